@@ -1,0 +1,227 @@
+"""The bridge: synchronous code waits for coroutines, and the loop goes on.
+
+Theory of operation
+===================
+
+:func:`wait` may be called by any synchronous code, and looks where it is:
+
+=============================================  ==============================
+it is called                                   and the awaitable is driven
+=============================================  ==============================
+in a greenlet of ours, or in one whose         in that greenlet; its Task
+ancestor is ours, in the Task of that          waits (:mod:`aioext.greenlets`)
+ancestor
+in a greenlet of SQLAlchemy's                  by SQLAlchemy's driver
+on a running loop with no bridge around it     nowhere: ``ScopeError``
+in a thread of the executor                    on the request's loop; the
+                                               thread waits
+                                               (:mod:`aioext.threads`)
+in another thread                              on the loop that serves this
+                                               process, else on a background
+                                               loop (:mod:`aioext.background`)
+=============================================  ==============================
+
+The third row is the one that users meet: a wait there would block the loop
+that is to do the work. It is refused rather than hung, and what to write
+instead stands in the message. A Task that synchronous code creates is such a
+place, whatever ran when it was created.
+
+:func:`spawn_greenlet` is the way back: from a coroutine to synchronous code
+that may wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar, overload
+
+from greenlet import getcurrent
+
+from . import background, greenlets, threads
+from .exceptions import ScopeError, explain
+from .views import mark_synchronized
+
+__all__ = ["in_bridge", "spawn_greenlet", "synchronize", "wait"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NO_BRIDGE = """\
+{what} was to be waited for on the event loop, by synchronous code that no \
+bridge surrounds: that would block the loop for ever. {where}
+Write one of these instead:
+    await {what}                      in a coroutine, without a bridge
+    await spawn_greenlet(function)    around the synchronous function that waits
+    await asyncio.to_thread(function) if the function also blocks by other means"""
+
+
+def wait(awaitable: Awaitable[T]) -> T:
+    """Wait for ``awaitable`` in synchronous code, and give its value.
+
+    The event loop goes on meanwhile. Works in everything that Pyramid calls
+    under an aioext server, in threads of the executor, in the application's
+    own threads, and where there is no loop at all.
+
+    Args:
+        awaitable: a coroutine, a Task, a Future, or an object with
+            ``__await__``.
+
+    Raises:
+        ScopeError: it was called in a coroutine, with no
+            :func:`spawn_greenlet` around it; a coroutine given is closed.
+        TypeError: it was given something that cannot be awaited.
+
+    Cancellation: when the request is cancelled, ``asyncio.CancelledError`` is
+    raised in ``awaitable`` first, and then out of ``wait``. ``finally`` blocks
+    may wait.
+    """
+    job = greenlets.enclosing_job()
+    if job is not None:
+        return greenlets.wait_here(awaitable, job)
+    return _wait_elsewhere(awaitable)
+
+
+def _wait_elsewhere(awaitable: Awaitable[Any]) -> Any:
+    greenlets.check_awaitable(awaitable)
+    current = getcurrent()
+    if getattr(current, "__sqlalchemy_greenlet_provider__", False):
+        if type(current) is not greenlets.BridgeGreenlet:
+            return current.parent.switch(awaitable)
+    if _loop_runs_here():
+        greenlets.close(awaitable)
+        raise ScopeError(_describe(awaitable))
+    scope = threads.current_scope()
+    if scope is None:
+        scope = threads.ThreadScope(background.find_loop())
+    return scope.wait(awaitable)
+
+
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _describe(awaitable: Any) -> str:
+    what = getattr(awaitable, "__qualname__", type(awaitable).__name__)
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in _OURS:
+        frame = frame.f_back
+    where = ""
+    if frame is not None:
+        where = f"It happened in {frame.f_code.co_filename}, line {frame.f_lineno}."
+    return NO_BRIDGE.format(what=f"{what}()", where=where)
+
+
+_OURS = {__name__, greenlets.__name__}
+
+
+def in_bridge() -> bool:
+    """Whether synchronous code that runs here may suspend its Task."""
+    return greenlets.enclosing_job() is not None
+
+
+async def spawn_greenlet(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call the synchronous ``fn(*args, **kwargs)`` so that it may wait.
+
+    It runs in this Task and thread, in a greenlet. Whatever it calls may use
+    :func:`wait`; the loop goes on meanwhile. Code that blocks by other means
+    still blocks the loop.
+
+    Returns:
+        what ``fn`` returns; if that is a coroutine, the coroutine.
+
+    Raises:
+        BaseException: what ``fn`` raises. A ``StopIteration``, which no
+            coroutine can pass on (:pep:`479`), becomes the cause of a
+            ``RuntimeError``.
+
+    Cancellation: raised in ``fn`` where it waits. If the coroutine is closed
+    instead of cancelled, ``GeneratorExit`` is raised there, and ``finally``
+    blocks run but cannot wait.
+    """
+    handled = sys.exc_info()[1]
+    try:
+        if handled is None:
+            return await greenlets.run(fn, args, kwargs)
+        return await greenlets.run(_call_while_handling, (handled, fn, args, kwargs))
+    finally:
+        del handled
+
+
+def _call_while_handling(
+    handled: BaseException,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    # A greenlet starts with no exception being handled: without this, a bare
+    # ``raise`` or ``log.exception()`` in fn would not find the caller's.
+    traceback = handled.__traceback__
+    try:
+        raise handled
+    except BaseException:
+        handled.__traceback__ = traceback
+        del handled, traceback
+        return fn(*args, **kwargs)
+
+
+@overload
+def synchronize(
+    coroutine_function: Callable[P, Coroutine[Any, Any, T]], /
+) -> Callable[P, T]: ...
+
+
+@overload
+def synchronize(
+    *, strict: bool = True
+) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, T]]: ...
+
+
+def synchronize(coroutine_function: Any = None, /, *, strict: bool = True) -> Any:
+    """Make an ordinary function of a coroutine function.
+
+    What it makes may be called wherever :func:`wait` may, and gives the
+    coroutine's value::
+
+        @synchronize
+        async def load(name): ...
+
+    Args:
+        coroutine_function: what to wrap; without it, a decorator is returned.
+        strict: False has the function give the coroutine, unawaited, where it
+            cannot be waited for, instead of raising ``ScopeError``; and lets it
+            wrap an ordinary function that only returns awaitables.
+
+    Raises:
+        TypeError: ``coroutine_function`` is not a coroutine function, and
+            ``strict`` is true.
+    """
+    if coroutine_function is None:
+        return functools.partial(synchronize, strict=strict)
+    if strict and not inspect.iscoroutinefunction(coroutine_function):
+        raise TypeError(
+            explain(NOT_A_COROUTINE.format(coroutine_function), "not-a-coroutine")
+        )
+
+    @functools.wraps(coroutine_function)
+    def synchronized(*args: Any, **kwargs: Any) -> Any:
+        awaitable = coroutine_function(*args, **kwargs)
+        if not strict and not (in_bridge() or not _loop_runs_here()):
+            return awaitable
+        return wait(awaitable)
+
+    mark_synchronized(synchronized)
+    return synchronized
+
+
+NOT_A_COROUTINE = """\
+synchronize() takes a coroutine function (async def), got {!r}. A function \
+that is synchronous already needs no synchronize(); one that returns an \
+awaitable: synchronize(strict=False)."""

@@ -1,0 +1,167 @@
+"""View mappers: where a view runs, and what waits for it.
+
+A view mapper is Pyramid's own place to say how a view is called
+(:ref:`pyramid:using_a_view_mapper`). Each of these calls the view through
+Pyramid's default mapper, so every signature that Pyramid knows works; what the
+view gives is then waited for, in the request's greenlet, if it has to be.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any
+
+from pyramid.exceptions import ConfigurationError
+from pyramid.util import object_description
+from pyramid.viewderivers import DefaultViewMapper
+
+from .. import bridge
+from ..body import adapt_body
+from ..exceptions import explain
+from ..executor import current_executor
+from ..views import Kind, drive, kind_of, resolve_partial
+
+__all__ = [
+    "AioextMapper",
+    "CoroutineMapper",
+    "CoroutineOrExecutorMapper",
+    "ExecutorMapper",
+    "InlineMapper",
+]
+
+MappedView = Callable[[Any, Any], Any]
+
+
+class AioextMapper(DefaultViewMapper):
+    """What the mappers have in common; not a mapper itself."""
+
+    def __call__(self, view: Any) -> MappedView:
+        view = resolve_partial(view)
+        kind = kind_of(view, self.attr)
+        if kind is Kind.ASYNC_GENERATOR:
+            self.refuse(view, ASYNC_GENERATOR)
+        if kind is Kind.GENERATOR:
+            _make_awaitable(view, self.attr)
+        mapped = super().__call__(view)
+        adapted = self.adapt(view, mapped, kind)
+        if hasattr(mapped, "__text__"):
+            adapted.__text__ = mapped.__text__  # type: ignore[attr-defined]
+        return adapted
+
+    def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
+        """Wrap ``mapped``, which calls ``view``, a callable of that kind."""
+        raise NotImplementedError
+
+    def refuse(self, view: Any, why: str) -> None:
+        """Raise the ``ConfigurationError`` that names the view."""
+        what = object_description(view)
+        if self.attr:
+            what = f"{self.attr} of {what}"
+        raise ConfigurationError(explain(why.format(what), "view-mapper"))
+
+
+class CoroutineMapper(AioextMapper):
+    """Runs a coroutine view on the loop; refuses any other.
+
+    Raises:
+        ConfigurationError: when the view is configured, if it is no coroutine.
+    """
+
+    def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
+        if kind is Kind.FUNCTION:
+            self.refuse(view, NOT_A_COROUTINE)
+        return _in_greenlet(mapped)
+
+
+class ExecutorMapper(AioextMapper):
+    """Runs an ordinary view in a thread of the executor; refuses coroutines.
+
+    Raises:
+        ConfigurationError: when the view is configured, if it is a coroutine.
+    """
+
+    def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
+        if kind not in (Kind.FUNCTION, Kind.SYNCHRONIZED):
+            self.refuse(view, NOT_A_FUNCTION)
+        return _in_executor(mapped)
+
+
+class InlineMapper(AioextMapper):
+    """Runs any view in the request's greenlet.
+
+    Right for views whose I/O waits through the bridge. A view that blocks by
+    other means blocks the loop.
+    """
+
+    def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
+        return _in_greenlet(mapped)
+
+
+class CoroutineOrExecutorMapper(AioextMapper):
+    """Runs a coroutine view on the loop, any other in the executor.
+
+    The default mapper of an application that includes aioext.
+    """
+
+    def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
+        if kind is Kind.FUNCTION:
+            return _in_executor(mapped)
+        return _in_greenlet(mapped)
+
+
+def _in_greenlet(mapped: MappedView) -> MappedView:
+    def greenlet_view(context: Any, request: Any) -> Any:
+        return adapt_body(_settle(mapped(context, request)))
+
+    return greenlet_view
+
+
+def _in_executor(mapped: MappedView) -> MappedView:
+    def executor_view(context: Any, request: Any) -> Any:
+        executor = current_executor()
+        result = _settle(executor.call(mapped, context, request))
+        if not bridge.in_bridge():
+            executor = None
+        return adapt_body(result, executor)
+
+    return executor_view
+
+
+def _settle(result: Any) -> Any:
+    # A decorator may hide what it wraps, so the result is asked, not the view.
+    if type(result) is types.CoroutineType:
+        return bridge.wait(result)
+    if type(result) is types.GeneratorType:
+        return bridge.wait(drive(result)) if _is_awaitable_generator(result) else result
+    return bridge.wait(result) if inspect.isawaitable(result) else result
+
+
+def _is_awaitable_generator(generator: types.GeneratorType) -> bool:
+    return bool(generator.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+
+
+def _make_awaitable(view: Any, attr: str | None) -> None:
+    # aiopyramid's users wrote ``yield from ws.recv()`` in plain generators;
+    # that takes a flag of the function's code, which is set in place.
+    called = getattr(view, attr or "__call__", view) if inspect.isclass(view) else view
+    if attr and not inspect.isclass(view):
+        called = getattr(view, attr)
+    called = inspect.unwrap(getattr(called, "__func__", called))
+    if not inspect.isfunction(called):
+        called = type(called).__call__
+    types.coroutine(called)
+
+
+NOT_A_COROUTINE = """\
+The view {} is not a coroutine, and CoroutineMapper takes nothing else. Write \
+it as async def, or leave mapper= out: it then runs in the executor."""
+
+NOT_A_FUNCTION = """\
+The view {} is a coroutine, which runs on the event loop: ExecutorMapper would \
+not take it to a thread. Leave mapper= out, or write the view as a function."""
+
+ASYNC_GENERATOR = """\
+The view {} is an asynchronous generator, which gives no response. To stream a \
+body, write a view that returns Response(app_iter=generator())."""

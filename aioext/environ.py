@@ -1,0 +1,140 @@
+"""A WSGI environ for an ASGI scope: pure data, no I/O.
+
+Sources: :pep:`3333` for the environ, the HTTP section of the ASGI
+specification for the scope, :rfc:`9110` section 5.3 for repeated fields and
+:rfc:`9113` section 8.2.3 for Cookie, the one that is not joined by commas.
+
+Header names that contain an underscore are left out: in an environ they could
+not be told from the name with a dash, and a proxy that filters the one may let
+the other through.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+__all__ = ["build_environ", "may_have_body"]
+
+Scope = Mapping[str, Any]
+
+# Names are learned up to a limit, for a client chooses them.
+_MAX_KEYS = 1024
+_keys: dict[bytes, str] = {
+    b"content-type": "CONTENT_TYPE",
+    b"content-length": "CONTENT_LENGTH",
+}
+
+
+def build_environ(scope: Scope, base: dict[str, Any]) -> dict[str, Any]:
+    """The environ of ``scope``, without ``wsgi.input``.
+
+    Args:
+        scope: of type ``http``.
+        base: what every environ of this server begins with.
+    """
+    environ = base.copy()
+    method = scope["method"]
+    path = scope["path"]
+    root_path = scope.get("root_path", "")
+    if root_path or not path.isascii():
+        root_path, path = _split_path(scope, root_path, path)
+    environ["REQUEST_METHOD"] = method
+    environ["SCRIPT_NAME"] = root_path
+    environ["PATH_INFO"] = path
+    environ["QUERY_STRING"] = scope["query_string"].decode("latin-1")
+    environ["SERVER_PROTOCOL"] = "HTTP/" + scope["http_version"]
+    environ["wsgi.url_scheme"] = scheme = scope.get("scheme", "http")
+    _add_addresses(environ, scope, scheme)
+    for name, value in scope["headers"]:
+        key = _keys.get(name) or _learn(name)
+        if key in environ:
+            if key != _DROPPED:
+                _add_repeated(environ, key, value.decode("latin-1"))
+        else:
+            environ[key] = value.decode("latin-1")
+    environ.pop(_DROPPED, None)
+    environ["asgi.scope"] = scope
+    return environ
+
+
+def may_have_body(scope: Scope, environ: Mapping[str, Any]) -> bool:
+    """Whether the request can have a body, by its method and its framing."""
+    length = environ.get("CONTENT_LENGTH")
+    if length is not None:
+        return length != "0"
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        return True
+    # HTTP/2 and HTTP/3 frame a body without either header.
+    return scope["http_version"] >= "2" and scope["method"] not in ("GET", "HEAD")
+
+
+_DROPPED = "aioext.dropped"
+
+
+def _learn(name: bytes) -> str:
+    if b"_" in name:
+        return _DROPPED
+    key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+    if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+        key = key[5:]
+    if len(_keys) < _MAX_KEYS:
+        _keys[name] = key
+    return key
+
+
+def _add_repeated(environ: dict[str, Any], key: str, value: str) -> None:
+    separator = "; " if key == "HTTP_COOKIE" else ","
+    environ[key] = f"{environ[key]}{separator}{value}"
+
+
+def _add_addresses(environ: dict[str, Any], scope: Scope, scheme: str) -> None:
+    server = scope.get("server")
+    if server is None or server[1] is None:
+        # A unix socket has no port, and may have no name.
+        environ["SERVER_NAME"] = "localhost"
+        environ["SERVER_PORT"] = "443" if scheme == "https" else "80"
+    else:
+        environ["SERVER_NAME"] = server[0]
+        environ["SERVER_PORT"] = str(server[1])
+    client = scope.get("client")
+    if client:
+        environ["REMOTE_ADDR"] = client[0]
+        environ["REMOTE_PORT"] = str(client[1])
+    else:
+        environ["REMOTE_ADDR"] = ""
+
+
+def _split_path(scope: Scope, root_path: str, path: str) -> tuple[str, str]:
+    # A WSGI string carries bytes as latin-1. ASGI has decoded the path as
+    # UTF-8, which loses bytes that are not; raw_path still has them.
+    as_bytes = path.encode("utf-8", "surrogateescape")
+    raw_path = scope.get("raw_path")
+    if raw_path:
+        unquoted = unquote_to_bytes(raw_path)
+        if unquoted.decode("utf-8", "replace") == path:
+            as_bytes = unquoted
+    script_name = root_path.rstrip("/").encode("utf-8")
+    rest = as_bytes[len(script_name) :]
+    if as_bytes.startswith(script_name) and rest[:1] in (b"/", b""):
+        as_bytes = rest
+    return script_name.decode("latin-1"), as_bytes.decode("latin-1")
+
+
+def base_environ(multiprocess: bool, file_wrapper: Any) -> dict[str, Any]:
+    """What every environ of one server begins with.
+
+    Args:
+        multiprocess: whether other processes serve the same application.
+        file_wrapper: the value of ``wsgi.file_wrapper``.
+    """
+    return {
+        "wsgi.version": (1, 0),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": multiprocess,
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": file_wrapper,
+    }

@@ -1,0 +1,69 @@
+"""What can go wrong, as a tree::
+
+    AioextError
+    ├── ScopeError (RuntimeError)          a wait where nobody can wait
+    ├── ClientDisconnected (ConnectionResetError)
+    │                                      the peer left while its body was read
+    └── GatewayError (RuntimeError)        the WSGI application broke PEP 3333
+
+Mistakes in an application's configuration are Pyramid's own
+:class:`pyramid.exceptions.ConfigurationError`, so that whatever handles
+those handles ours; :func:`explain` gives them the same closing line.
+
+Every message says what happened, where, and what to write instead, and ends
+with the address of its section in the documentation.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AioextError", "ClientDisconnected", "GatewayError", "ScopeError"]
+
+ERRORS_PAGE = "https://aioext.readthedocs.io/en/latest/errors.html"
+
+
+def explain(message: str, anchor: str) -> str:
+    """``message`` with a last line that leads to its section of the docs."""
+    return f"{message}\n(More about this error: {ERRORS_PAGE}#{anchor})"
+
+
+class AioextError(Exception):
+    """The root of the errors that aioext itself raises.
+
+    Subclasses name the section of the errors page in ``anchor``.
+    """
+
+    anchor = "errors"
+
+    def __str__(self) -> str:
+        return explain(super().__str__(), self.anchor)
+
+
+class ScopeError(AioextError, RuntimeError):
+    """A wait was asked for where it could only block the event loop for ever.
+
+    Raised by :func:`aioext.wait`, and by what is built on it, in a coroutine
+    on a running loop that has no bridge around the synchronous code. The
+    coroutine that could not be waited for has been closed.
+    """
+
+    anchor = "scope-error"
+
+
+class ClientDisconnected(AioextError, ConnectionResetError):
+    """The client went away before its whole request body had arrived.
+
+    Raised by every method that reads ``wsgi.input``. An application need not
+    catch it: the server drops the request without a word in its log.
+    """
+
+    anchor = "client-disconnected"
+
+
+class GatewayError(AioextError, RuntimeError):
+    """A WSGI application did what :pep:`3333` forbids.
+
+    It called ``start_response`` twice, or never, or gave a status or a header
+    that cannot be sent.
+    """
+
+    anchor = "gateway-error"

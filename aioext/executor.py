@@ -1,0 +1,216 @@
+"""Blocking code in threads: one executor for each application.
+
+The threads are a ``concurrent.futures.ThreadPoolExecutor``, made in the
+process that first uses it, so that a server may fork after the application was
+loaded. A job runs under a copy of its caller's context, and what it sets there
+is set for the caller afterwards. It may wait (:func:`aioext.wait`): the
+awaitable runs on the caller's loop.
+
+A caller that is cancelled waits for its thread all the same, for a thread
+cannot be ended: what it does to a transaction after the request's end would
+harm the next one. The cancellation is delivered to the thread where it waits,
+once; if it never does, it is raised when the thread has ended.
+
+Many jobs may each need another one while they are not done themselves. When
+all threads are taken, such a job runs in the thread that waits for it; see
+:mod:`aioext.threads`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from pyramid.threadlocal import get_current_registry
+from zope.interface import implementer
+
+from . import bridge, threads
+from .interfaces import IExecutor
+
+__all__ = ["Executor", "current_executor", "use_executor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEFAULT_WORKERS = 32
+THREAD_NAME = "aioext-executor"
+
+
+class _Call:
+    """One call in a thread, and what came of it."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.ended = False
+        self._ending: asyncio.Future[None] = self.loop.create_future()
+        self.scope = threads.ThreadScope(self.loop)
+        self.context = contextvars.copy_context()
+        self._call = call
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def execute(self) -> None:
+        """Run the call, in its thread."""
+        try:
+            with self.scope:
+                self._value = self.context.run(self._call)
+        except BaseException as error:
+            self._error = error
+        del self._call
+        try:
+            self.loop.call_soon_threadsafe(self._end)
+        except RuntimeError:
+            # The loop is closed, so nobody waits for this call any more.
+            pass
+
+    def _end(self) -> None:
+        self.ended = True
+        if not self._ending.done():
+            self._ending.set_result(None)
+
+    async def end(self) -> None:
+        """Wait for the thread, and pass every cancellation on to it."""
+        cancelled = False
+        while not self.ended:
+            try:
+                await self._ending
+            except asyncio.CancelledError:
+                cancelled = True
+                self.scope.cancel()
+                # A cancelled wait has cancelled the Future too.
+                self._ending = self.loop.create_future()
+        if cancelled and self.scope.cancellation_pending:
+            raise asyncio.CancelledError
+
+    def result(self) -> Any:
+        """What the call gave; sets in this context what it set in its own."""
+        threads.adopt(self.context)
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._value
+        finally:
+            self._error = None
+
+
+@implementer(IExecutor)
+class Executor:
+    """A bounded pool of threads for code that blocks.
+
+    Args:
+        workers: how many threads there are at most.
+    """
+
+    def __init__(self, workers: int = DEFAULT_WORKERS) -> None:
+        self.workers = workers
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._pid = 0
+        self._active = 0
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the blocking ``fn(*args, **kwargs)`` in a thread.
+
+        Cancellation: ends only after the thread has; see the module. A
+        ``StopIteration`` becomes the cause of a ``RuntimeError``.
+        """
+        call = await self._perform(functools.partial(fn, *args, **kwargs))
+        return call.result()
+
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``fn`` in a thread, and wait for it in synchronous code.
+
+        Where there is no loop to keep free, in a thread for example, ``fn`` is
+        called right here.
+        """
+        if not bridge.in_bridge():
+            return fn(*args, **kwargs)
+        call = bridge.wait(self._perform(functools.partial(fn, *args, **kwargs)))
+        return call.result()
+
+    async def _perform(self, function: Callable[[], Any]) -> _Call:
+        call = _Call(function)
+        self._submit(call)
+        await call.end()
+        return call
+
+    def _submit(self, call: _Call) -> None:
+        with self._lock:
+            pool = self._usable_pool()
+            blocked = threads.blocked_scope.get()
+            if blocked is None or self._active < self.workers:
+                self._active += 1
+                pool.submit(self._execute, call)
+                return
+        blocked.call_in_thread(call.execute)
+
+    def _execute(self, call: _Call) -> None:
+        try:
+            call.execute()
+        finally:
+            with self._lock:
+                self._active -= 1
+
+    def _usable_pool(self) -> ThreadPoolExecutor:
+        pid = os.getpid()
+        if self._pool is None or self._pid != pid:
+            self._pool = ThreadPoolExecutor(self.workers, THREAD_NAME)
+            self._pid = pid
+            self._active = 0
+        return self._pool
+
+    async def aclose(self) -> None:
+        """Let the calls under way end, and then the threads.
+
+        The loop goes on meanwhile, for those calls may wait for it. A later
+        call makes new threads.
+        """
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None and self._pid == os.getpid():
+            await asyncio.to_thread(pool.shutdown)
+
+
+_default = Executor()
+
+
+def current_executor() -> Executor:
+    """The executor of the application whose request is under way.
+
+    Outside of one: of this process.
+    """
+    return get_current_registry().queryUtility(IExecutor, default=_default)
+
+
+def use_executor(function: Any = None, /, *, executor: Executor | None = None) -> Any:
+    """Make a coroutine function of a blocking function: it runs in a thread.
+
+    Usable as ``@use_executor`` and as ``@use_executor(executor=…)``::
+
+        @use_executor
+        def read(path):
+            return open(path).read()
+
+        text = await read(path)
+
+    Args:
+        function: what to wrap; without it, a decorator is returned.
+        executor: which :class:`Executor` to use; by default the one of the
+            application whose request is under way.
+
+    Cancellation: see :meth:`Executor.run`.
+    """
+    if function is None:
+        return functools.partial(use_executor, executor=executor)
+
+    @functools.wraps(function)
+    async def in_executor(*args: Any, **kwargs: Any) -> Any:
+        return await (executor or current_executor()).run(function, *args, **kwargs)
+
+    return in_executor

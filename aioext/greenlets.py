@@ -1,0 +1,339 @@
+"""Greenlets that may wait for coroutines: the task driver of the bridge.
+
+Theory of operation
+===================
+
+Synchronous code runs in a *child greenlet*; a coroutine, the *driver*, is its
+parent and runs in an asyncio Task::
+
+    Task ── driver ──switch──► greenlet: synchronous code
+              ▲                    │ wait_here(coroutine)
+              │                    │   coroutine.send(None)
+              └──────switch────────┘   … yields a Future
+    the driver yields that Future to its Task, and the loop goes on;
+    when it is done the driver switches back, and the coroutine continues.
+
+The coroutine is driven *in the greenlet that waits for it*; only what it
+yields, an asyncio Future or a bare ``None``, travels to the driver, which
+yields it from the same Task. So ``asyncio.timeout``, cancellation,
+``current_task()`` and context variables mean what they mean in any coroutine,
+a coroutine that never suspends costs no switch, and synchronous code called by
+such a coroutine may wait again, to any depth, in the same greenlet.
+
+A second protocol is understood, because SQLAlchemy speaks it: a greenlet may
+switch an *awaitable* to its parent, which awaits it. The marker
+``__sqlalchemy_greenlet_provider__`` tells SQLAlchemy (1.4.53, 2.0.31 and
+later) that it may. It is a private agreement of SQLAlchemy's; it stands here
+alone and has its own test. Which of the two protocols a switch belongs to is
+told by a flag that :func:`wait_here` sets, never by the type of the value; in
+the same way the end of the job is told by a flag, so that a function may
+return a Future, a coroutine or anything else.
+
+The greenlet that waits need not be ours: a library may run our synchronous
+code in a greenlet of its own (greenback, SQLAlchemy) whose ancestor is ours.
+The waiting greenlet is remembered and resumed itself; its parents are left
+alone.
+
+Pooling
+=======
+
+Since Python 3.11 every new greenlet maps a frame stack of its own, which costs
+more than ten times what reusing one costs. Idle greenlets are kept, by these
+rules, each of which was broken once:
+
+* A pool belongs to a thread, for greenlets cannot leave theirs.
+* No local of the loop in :func:`_work` refers to its own greenlet: the
+  collector cannot see the frames of a suspended greenlet, so such a reference
+  would make it immortal.
+* Nothing is passed as an argument of ``switch()``, for a suspended greenlet
+  keeps those; jobs come and results go through a :class:`_Job`, emptied after.
+* The context is set when a greenlet is taken and cleared when it is returned.
+* ``GreenletExit`` ends the greenlet; a dead one is not returned to the pool.
+
+Things that do not work
+=======================
+
+* Awaiting the coroutine in the driver (SQLAlchemy's way) for everything: sync
+  code inside that coroutine then needs another greenlet to wait in.
+* Giving the greenlet a copy of the driver's context: values set by
+  synchronous code would be lost for the coroutine around it.
+* ``throw()`` into the greenlet to deliver an exception to a coroutine driven
+  there: the exception would show up one frame too high, with the bridge's
+  own ``except`` as its context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import error as GreenletError
+
+from .exceptions import explain
+
+MAX_IDLE = 1024
+# A closed bridge throws GeneratorExit into synchronous code that waits again
+# while it is being closed; code that swallows it this often is left suspended.
+MAX_UNWIND = 100
+
+
+class _Job:
+    """What a pooled greenlet is to do, and what came of it."""
+
+    __slots__ = (
+        "args",
+        "closing",
+        "done",
+        "driver",
+        "error",
+        "fn",
+        "kwargs",
+        "native",
+        "task",
+        "value",
+        "waiter",
+    )
+
+    def __init__(self) -> None:
+        self.fn: Callable[..., Any] | None = None
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.done = False
+        self.closing = False
+        self.native = False
+        self.driver: greenlet | None = None
+        self.waiter: greenlet | None = None
+        self.task: asyncio.Task[Any] | None = None
+
+    def take_error(self) -> BaseException:
+        # Handed on without a local in any frame that the error's traceback
+        # refers to: that would be a reference cycle.
+        error, self.error = self.error, None
+        assert error is not None
+        return error
+
+    def take_result(self) -> Any:
+        if self.error is not None:
+            if isinstance(self.error, StopIteration):
+                message = explain(STOP_ITERATION, "stop-iteration")
+                raise RuntimeError(message) from self.take_error()
+            raise self.take_error()
+        value, self.value = self.value, None
+        return value
+
+
+STOP_ITERATION = """\
+A function called through spawn_greenlet() raised StopIteration, which cannot \
+leave a coroutine (PEP 479); it is the cause of this error. Catch it in the \
+function, or give next() a default."""
+
+
+class BridgeGreenlet(greenlet):
+    """A greenlet whose code may wait for awaitables; see the module."""
+
+    __slots__ = ("job",)
+    __sqlalchemy_greenlet_provider__ = True
+
+    job: _Job
+
+
+class _Pool(threading.local):
+    def __init__(self) -> None:
+        self.idle: list[BridgeGreenlet] = []
+
+
+_pool = _Pool()
+
+
+def _work(job: _Job) -> None:
+    while True:
+        try:
+            job.value = job.fn(*job.args, **job.kwargs)  # type: ignore[misc]
+        except GreenletExit as exit:
+            job.error = exit
+            job.done = True
+            return
+        except BaseException as error:
+            job.error = error
+        job.fn = None
+        job.args = ()
+        job.kwargs = {}
+        job.done = True
+        job.driver.switch()  # type: ignore[union-attr]
+
+
+def _new_greenlet() -> BridgeGreenlet:
+    job = _Job()
+    child = BridgeGreenlet(lambda: _work(job))
+    child.job = job
+    return child
+
+
+def _release(child: BridgeGreenlet) -> None:
+    job = child.job
+    if job.done and not child.dead and len(_pool.idle) < MAX_IDLE:
+        job.done = job.closing = False
+        job.task = job.waiter = job.value = job.error = None
+        child.gr_context = None
+        _pool.idle.append(child)
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """The Task that runs here, None outside of one."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+@types.coroutine
+def run(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+) -> Generator[Any, Any, Any]:
+    """Call ``fn(*args, **kwargs)`` in a greenlet that may wait: the driver.
+
+    To be awaited. Gives what ``fn`` returns and raises what it raises,
+    cancellation included. A ``StopIteration`` cannot pass (:pep:`479`).
+    """
+    here = getcurrent()
+    idle = _pool.idle
+    child = idle.pop() if idle else _new_greenlet()
+    job = child.job
+    job.fn = fn
+    job.args = args
+    if kwargs:
+        job.kwargs = kwargs
+    job.task = current_task()
+    if job.driver is not here:
+        job.driver = child.parent = here
+    child.gr_context = here.gr_context
+    try:
+        switched = child.switch()
+        while not job.done:
+            if child.dead:
+                raise GreenletExit("this greenlet was ended from outside")
+            native, job.native = job.native, False
+            waiter = job.waiter if native else child
+            value = None
+            try:
+                if native:
+                    value = yield switched
+                else:
+                    value = yield from _awaited(switched)
+            except GeneratorExit:
+                _unwind(child, waiter, native)
+                raise
+            except BaseException as error:
+                job.error = error
+            # A coroutine may be resumed in another greenlet than before: its
+            # first step can run eagerly inside one, the next ones on the loop.
+            here = getcurrent()
+            if job.driver is not here:
+                job.driver = child.parent = here
+            if native or job.error is None:
+                switched = waiter.switch(value)
+            else:
+                switched = waiter.throw(job.take_error())
+        return job.take_result()
+    finally:
+        _release(child)
+
+
+def _unwind(child: BridgeGreenlet, waiter: greenlet, native: bool) -> None:
+    # The driver is being closed: no loop will resume it. GeneratorExit goes
+    # through the synchronous code, whose waits are refused from now on.
+    job = child.job
+    job.closing = True
+    try:
+        for _ in range(MAX_UNWIND):
+            if native:
+                job.error = GeneratorExit("the request was dropped")
+                switched = waiter.switch()
+            else:
+                switched = waiter.throw(GeneratorExit("the request was dropped"))
+            if job.done or child.dead:
+                break
+            close(switched)
+            native, waiter = False, child
+    except GreenletError:
+        # Closed in another thread, which cannot run this one's greenlets.
+        return
+    if job.error is not None and not isinstance(
+        job.error, (GeneratorExit, GreenletExit)
+    ):
+        raise job.take_error()
+
+
+def close(awaitable: Any) -> None:
+    """Close what will not be awaited, so that nobody warns about it.
+
+    A Task or a Future is left alone: somebody else may wait for it.
+    """
+    if isinstance(awaitable, Coroutine):
+        awaitable.close()
+
+
+def check_awaitable(awaitable: Any) -> None:
+    """Raise ``TypeError`` for what cannot be awaited."""
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(explain(NOT_AWAITABLE.format(awaitable), "not-awaitable"))
+
+
+NOT_AWAITABLE = """\
+wait() takes an awaitable (a coroutine, a Task, a Future), got {!r}. If that is \
+a coroutine function, call it: wait(function())."""
+
+
+def enclosing_job() -> _Job | None:
+    """The job whose synchronous code runs here, None outside of a bridge."""
+    current: greenlet | None = getcurrent()
+    while current is not None:
+        if type(current) is BridgeGreenlet:
+            job = current.job
+            return job if job.task is current_task() else None
+        current = current.parent
+    return None
+
+
+def wait_here(awaitable: Awaitable[Any], job: _Job) -> Any:
+    """Wait for ``awaitable`` in the greenlet that runs, a part of ``job``."""
+    if job.closing:
+        close(awaitable)
+        raise GeneratorExit("the request was dropped")
+    if type(awaitable) is types.CoroutineType:
+        coroutine = awaitable
+    else:
+        check_awaitable(awaitable)
+        coroutine = _awaited(awaitable)
+    current = getcurrent()
+    value = None
+    while True:
+        try:
+            if job.error is None:
+                yielded = coroutine.send(value)
+            else:
+                yielded = coroutine.throw(job.take_error())
+        except StopIteration as result:
+            return result.value
+        if job.closing:
+            coroutine.close()
+            raise GeneratorExit("the request was dropped")
+        job.waiter = current
+        job.native = True
+        try:
+            value = job.driver.switch(yielded)
+        except BaseException as error:
+            job.error = error

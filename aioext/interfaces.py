@@ -1,0 +1,38 @@
+"""What aioext registers, and where an application may put something else.
+
+Each is a utility of the registry: ``config.registry.registerUtility(other,
+IExecutor)`` in an application replaces ours.
+"""
+
+from zope.interface import Attribute, Interface
+
+__all__ = ["IExecutor", "ILifespan", "ISettings"]
+
+
+class ISettings(Interface):
+    """The settings of aioext, read and checked."""
+
+
+class IExecutor(Interface):
+    """Runs blocking code in threads; see :class:`aioext.executor.Executor`."""
+
+    def run(fn, *args, **kwargs):
+        """Coroutine: call ``fn`` in a thread."""
+
+    def call(fn, *args, **kwargs):
+        """Call ``fn`` in a thread, and wait for it through the bridge."""
+
+    def aclose():
+        """Coroutine: end the threads once their calls have ended."""
+
+
+class ILifespan(Interface):
+    """What is open while an application serves; see :mod:`aioext.lifespan`."""
+
+    is_open = Attribute("Whether it is open in this process.")
+
+    def open():
+        """An async context manager: open everything, and close it."""
+
+    def ensure_open():
+        """Coroutine: open it until the loop ends, unless it is open."""

@@ -1,0 +1,137 @@
+"""The settings of aioext in an application's ``.ini``, each declared once.
+
+The documentation's table is made of :data:`SETTINGS`. All begin with
+``aioext.``; one that does not exist is refused, with the name that was
+probably meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyramid.exceptions import ConfigurationError
+from pyramid.settings import asbool
+from zope.interface import implementer
+
+from .exceptions import explain
+from .interfaces import ISettings
+
+__all__ = ["SETTINGS", "Setting", "Settings"]
+
+PREFIX = "aioext."
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: without the prefix.
+        cast: makes a value of a string; raises ValueError with what is allowed.
+        default: what it is when it is not set.
+        prose: what it does.
+    """
+
+    name: str
+    cast: Callable[[Any], Any]
+    default: Any
+    prose: str
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def cast(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return value
+
+    return cast
+
+
+def _positive(value: Any) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError("a whole number of at least 1")
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    text = str(value).strip().lower()
+    if text not in {"true", "yes", "on", "1", "false", "no", "off", "0"}:
+        raise ValueError("true or false")
+    return asbool(value)
+
+
+SETTINGS = (
+    Setting(
+        "sync_views",
+        _one_of("executor", "inline", "request"),
+        "executor",
+        "Where a view that is no coroutine runs, unless ``mapper=`` says so: "
+        "``executor``: in a thread of the executor, with a synchronous body "
+        "iterator that it returns; ``inline``: in the request's greenlet, on the "
+        "loop; ``request``: the whole router call runs in a thread, and only "
+        "coroutines on the loop.",
+    ),
+    Setting(
+        "executor_workers",
+        _positive,
+        32,
+        "How many threads the application's executor has at most.",
+    ),
+    Setting(
+        "gc_freeze",
+        _boolean,
+        True,
+        "Whether a worker, once the application is loaded, takes the objects "
+        "that exist then out of the garbage collector's sight and makes it run "
+        "less often.",
+    ),
+)
+
+
+@implementer(ISettings)
+class Settings:
+    """The values, an attribute each.
+
+    Args:
+        settings: the application's settings.
+
+    Raises:
+        ConfigurationError: a value is not allowed, or a name does not exist.
+    """
+
+    sync_views: str
+    executor_workers: int
+    gc_freeze: bool
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        _refuse_unknown(settings)
+        for setting in SETTINGS:
+            setattr(self, setting.name, _read(settings, setting))
+
+
+def _read(settings: Mapping[str, Any], setting: Setting) -> Any:
+    key = PREFIX + setting.name
+    if key not in settings:
+        return setting.default
+    value = settings[key]
+    try:
+        return setting.cast(value)
+    except ValueError as error:
+        message = f"The setting {key} is {value!r}; it takes {error}."
+        raise ConfigurationError(explain(message, "settings")) from None
+
+
+def _refuse_unknown(settings: Mapping[str, Any]) -> None:
+    known = [PREFIX + setting.name for setting in SETTINGS]
+    for key in settings:
+        if key.startswith(PREFIX) and key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
+            message = f"There is no setting {key}. Did you mean {close}?"
+            raise ConfigurationError(explain(message, "settings"))

@@ -1,0 +1,157 @@
+"""Each request has its own ``get_current_request()``: request isolation.
+
+Theory of operation
+===================
+
+Pyramid keeps the current request and registry on a stack, in a
+``threading.local`` (:mod:`pyramid.threadlocal`, ``manager``). Greenlets of one
+thread share it: after a wait, ``get_current_request()`` would give the request
+that was pushed last, by whomever.
+
+:func:`install` gives the one ``manager`` object another class. Whoever
+imported the object before has the fix too, and giving the old class back
+undoes it. The class keeps the stack in a context variable, which every Task
+has to itself and every thread of the executor a copy of; the stack is an
+immutable tuple, for copies of a context share their values.
+
+Where no loop runs and the context's stack is empty, the thread's own stack is
+used, exactly as before: by tests that call ``pyramid.testing.setUp`` and only
+then start a loop, by scripts, by servers that give each request a thread.
+
+The entry that is popped last is kept until the request is over: a server pushes
+it again while it iterates over the body, which plain Pyramid does not do.
+
+Things that do not work
+=======================
+
+* Only a context variable: a test runner that keeps one loop copies its
+  contexts before ``setUp`` pushes anything, so the tests see nothing.
+* A list in the context variable: a Task made by a request would push to that
+  request's own stack.
+* Replacing ``manager`` in its module: others hold the object already.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from asyncio import get_running_loop
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyramid.threadlocal import ThreadLocalManager, manager
+
+__all__ = ["install", "uninstall"]
+
+
+_stack: contextvars.ContextVar[tuple[dict[str, Any], ...]] = contextvars.ContextVar(
+    "aioext.threadlocal.stack", default=()
+)
+_ended: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
+    "aioext.threadlocal.ended", default=None
+)
+VARIABLES = (_stack, _ended)
+# In _ended: this context has served a request, and none is to be pushed again.
+SERVED: dict[str, Any] = {}
+
+
+class ContextManager(ThreadLocalManager):
+    """Pyramid's thread-local manager, with a stack for each context."""
+
+    def push(self, info: dict[str, Any]) -> None:
+        stack = _stack.get()
+        if not stack:
+            try:
+                get_running_loop()
+            except RuntimeError:
+                super().push(info)
+                return
+        _stack.set((*stack, info))
+
+    set = push
+
+    def pop(self) -> dict[str, Any] | None:
+        stack = _stack.get()
+        if not stack:
+            return super().pop()
+        entry = stack[-1]
+        rest = stack[:-1]
+        _stack.set(rest)
+        if not rest:
+            _ended.set(entry)
+        return entry
+
+    def get(self) -> dict[str, Any]:
+        stack = _stack.get()
+        return stack[-1] if stack else super().get()
+
+    def clear(self) -> None:
+        _stack.set(())
+        super().clear()
+
+
+def install() -> None:
+    """Isolate requests in this process; doing it again does nothing.
+
+    Under gevent's monkey patching nothing is done: its greenlets are isolated
+    already.
+    """
+    if type(manager) is ThreadLocalManager:
+        try:
+            manager.__class__ = ContextManager
+        except TypeError:
+            pass
+
+
+def uninstall() -> None:
+    """Give Pyramid's manager its own class back."""
+    if type(manager) is ContextManager:
+        manager.__class__ = ThreadLocalManager
+
+
+def context_is_used() -> bool:
+    """Whether this context has a request, or had one."""
+    return _ended.get() is not None or bool(_stack.get())
+
+
+def forget() -> None:
+    """Let go of the request that this context has served."""
+    _ended.set(SERVED)
+
+
+def ended_entry() -> dict[str, Any] | None:
+    """The entry that was popped last in this context, if it is over."""
+    return None if _stack.get() else _ended.get() or None
+
+
+@contextmanager
+def pushed(entry: dict[str, Any] | None) -> Iterator[None]:
+    """Have ``entry`` be current, unless it is None."""
+    if entry is None:
+        yield
+        return
+    manager.push(entry)
+    try:
+        yield
+    finally:
+        manager.pop()
+
+
+def isolated() -> contextvars.Context:
+    """A copy of this context, as one that has served no request."""
+    context = contextvars.copy_context()
+    context.run(_stack.set, ())
+    context.run(_ended.set, None)
+    return context
+
+
+def snapshot() -> None:
+    """Have this thread's current request be the context's, for other threads.
+
+    Work that is handed to another thread takes a copy of the context along,
+    but not the thread's own stack.
+    """
+    if not _stack.get():
+        stack = getattr(manager, "stack", ())
+        if stack:
+            _stack.set(tuple(stack[-1:]))

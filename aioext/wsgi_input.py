@@ -1,0 +1,164 @@
+"""``wsgi.input`` over ASGI messages: reading waits for the client.
+
+Every method waits through the bridge, in a request's greenlet or in a thread
+of the executor, until it has what was asked for. ``read(n)`` gives ``n`` bytes
+unless the body ends: WebOb takes less for a client that has gone.
+
+Nothing is read ahead of what is asked for, so the server stops reading from a
+client whose body nobody wants. The one exception is :meth:`Input.watch`, which
+looks for the client's end and has to step over body messages to see it: it
+keeps at most :data:`MAX_AHEAD` bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from . import bridge
+from .exceptions import ClientDisconnected
+
+__all__ = ["EMPTY", "Input"]
+
+MAX_AHEAD = 65_536
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+class EmptyInput:
+    """The input of a request that can have no body."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return b""
+
+    readline = read
+
+    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+        return []
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(())
+
+
+EMPTY = EmptyInput()
+
+
+class Input:
+    """The body of one request, a file to read from.
+
+    Args:
+        receive: the ASGI callable.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._buffer = bytearray()
+        self._position = 0
+        self._complete = False
+        self._disconnected = False
+        self._lock = asyncio.Lock()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most ``size`` bytes, all if it is negative or None; b"" at the end.
+
+        Raises:
+            ClientDisconnected: the body will never be complete.
+        """
+        if size is None or size < 0:
+            self._fill(None)
+            return self._take(self._available())
+        self._fill(size)
+        return self._take(min(size, self._available()))
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The next line with its end, at most ``size`` bytes of it."""
+        limit = None if size is None or size < 0 else size
+        searched = 0
+        while True:
+            end = self._buffer.find(b"\n", self._position + searched)
+            if end >= 0:
+                length = end + 1 - self._position
+                return self._take(length if limit is None else min(length, limit))
+            searched = self._available()
+            if limit is not None and searched >= limit:
+                return self._take(limit)
+            if not self._fill(searched + 1):
+                return self._take(self._available())
+
+    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+        """Lines until the end, or until they have ``hint`` bytes together."""
+        lines = []
+        total = 0
+        for line in self:
+            lines.append(line)
+            total += len(line)
+            if hint is not None and 0 < hint <= total:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def _available(self) -> int:
+        return len(self._buffer) - self._position
+
+    def _take(self, length: int) -> bytes:
+        start = self._position
+        self._position = end = start + length
+        with memoryview(self._buffer) as view:
+            taken = bytes(view[start:end])
+        if end == len(self._buffer):
+            self._buffer.clear()
+            self._position = 0
+        elif end > MAX_AHEAD:
+            # Moving the rest for each short read would take quadratic time.
+            del self._buffer[:end]
+            self._position = 0
+        return taken
+
+    def _fill(self, size: int | None) -> bool:
+        # Whether there are ``size`` bytes now; None asks for all.
+        if not self._complete and (size is None or self._available() < size):
+            bridge.wait(self._receive_until(size))
+        return size is not None and self._available() >= size
+
+    async def _receive_until(self, size: int | None) -> None:
+        # In one go on the loop: a thread that reads pays for one crossing.
+        async with self._lock:
+            while not self._complete and (size is None or self._available() < size):
+                if self._disconnected:
+                    raise ClientDisconnected(DISCONNECTED)
+                self._feed(await self._receive())
+
+    def _feed(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "http.disconnect":
+            self._disconnected = True
+            return
+        body = message.get("body", b"")
+        if body:
+            self._buffer += body
+        self._complete = not message.get("more_body", False)
+
+    async def watch(self) -> None:
+        """Return when the client has gone.
+
+        Never returns for a client that sends more than :data:`MAX_AHEAD` bytes
+        of body that nobody reads.
+
+        Cancellation: safe; nothing is lost.
+        """
+        while not self._disconnected:
+            if self._available() >= MAX_AHEAD:
+                await asyncio.get_running_loop().create_future()
+            async with self._lock:
+                if not self._complete:
+                    self._feed(await self._receive())
+                    continue
+            message = await self._receive()
+            self._disconnected = message["type"] == "http.disconnect"
+
+
+DISCONNECTED = """\
+The client closed the connection before its request body was complete. There \
+is nobody to answer; let the exception pass."""
