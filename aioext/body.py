@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import IO, Any
 
 from . import bridge
+from .executor import current_executor
 from .interfaces import IExecutor
 
 __all__ = ["AsyncBody", "ExecutorBody", "FileWrapper", "adapt_body"]
@@ -23,6 +24,7 @@ class AsyncBody:
     """An iterator that waits for each chunk of an asynchronous iterable."""
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self._body = chunks
         self._chunks = aiter(chunks)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -38,10 +40,23 @@ class AsyncBody:
         return await anext(self._chunks, _END)
 
     def close(self) -> None:
-        """Close the asynchronous iterator, if it can be closed."""
-        aclose = getattr(self._chunks, "aclose", None)
-        if aclose is not None:
-            bridge.wait(aclose())
+        """Close the asynchronous iterator, and what it iterates over."""
+        bridge.wait(self._close())
+
+    async def _close(self) -> None:
+        try:
+            await _aclose(self._chunks)
+        finally:
+            if self._body is not self._chunks:
+                await _aclose(self._body)
+
+
+async def _aclose(closable: Any) -> None:
+    aclose = getattr(closable, "aclose", None)
+    if aclose is not None:
+        await aclose()
+    elif hasattr(closable, "close"):
+        closable.close()
 
 
 class ExecutorBody:
@@ -86,7 +101,10 @@ class ExecutorBody:
 
 
 class FileWrapper:
-    """The ``wsgi.file_wrapper`` of :pep:`3333`; the file is read in threads.
+    """The ``wsgi.file_wrapper`` of :pep:`3333`.
+
+    The file is read in threads of the executor, so that a slow disk holds
+    nothing up, also where something else is wrapped around this body.
 
     Args:
         file: has ``read(size)``, and perhaps ``close()``.
@@ -104,7 +122,7 @@ class FileWrapper:
         return self
 
     def __next__(self) -> bytes:
-        block = self.file.read(self.block_size)
+        block = current_executor().call(self.file.read, self.block_size)
         if not block:
             raise StopIteration
         return block

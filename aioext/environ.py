@@ -4,15 +4,17 @@ Sources: :pep:`3333` for the environ, the HTTP section of the ASGI
 specification for the scope, :rfc:`9110` section 5.3 for repeated fields and
 :rfc:`9113` section 8.2.3 for Cookie, the one that is not joined by commas.
 
-Header names that contain an underscore are left out: in an environ they could
-not be told from the name with a dash, and a proxy that filters the one may let
-the other through.
+Left out are header names that contain an underscore, for in an environ they
+could not be told from the name with a dash, and a proxy that filters the one may
+let the other through; and ``Proxy``, a header that no standard knows: it would
+be ``HTTP_PROXY``, which names a proxy to programs that are given the environ as
+their environment (CVE-2016-5385 and others, "httpoxy").
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -20,8 +22,9 @@ __all__ = ["build_environ", "may_have_body"]
 
 Scope = Mapping[str, Any]
 
-# Names are learned up to a limit, for a client chooses them.
+# Names are learned up to a limit of number and length, for a client chooses them.
 _MAX_KEYS = 1024
+_MAX_NAME = 64
 _keys: dict[bytes, str] = {
     b"content-type": "CONTENT_TYPE",
     b"content-length": "CONTENT_LENGTH",
@@ -36,28 +39,76 @@ def build_environ(scope: Scope, base: dict[str, Any]) -> dict[str, Any]:
         base: what every environ of this server begins with.
     """
     environ = base.copy()
-    method = scope["method"]
+    headers = scope["headers"]
+    try:
+        for name, value in headers:
+            environ[_keys[name]] = value.decode("latin-1")
+    except KeyError:
+        environ.update(_collect(headers))
+    else:
+        if len(environ) != len(base) + len(headers):
+            environ.update(_collect(headers))
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        # That is how the body is framed (RFC 9112 section 6.3); a length beside
+        # it must not be believed.
+        environ.pop("CONTENT_LENGTH", None)
     path = scope["path"]
     root_path = scope.get("root_path", "")
     if root_path or not path.isascii():
         root_path, path = _split_path(scope, root_path, path)
-    environ["REQUEST_METHOD"] = method
+    environ["REQUEST_METHOD"] = scope["method"]
     environ["SCRIPT_NAME"] = root_path
     environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = scope["query_string"].decode("latin-1")
     environ["SERVER_PROTOCOL"] = "HTTP/" + scope["http_version"]
-    environ["wsgi.url_scheme"] = scheme = scope.get("scheme", "http")
-    _add_addresses(environ, scope, scheme)
-    for name, value in scope["headers"]:
-        key = _keys.get(name) or _learn(name)
-        if key in environ:
-            if key != _DROPPED:
-                _add_repeated(environ, key, value.decode("latin-1"))
-        else:
-            environ[key] = value.decode("latin-1")
-    environ.pop(_DROPPED, None)
+    environ["wsgi.url_scheme"] = scope.get("scheme", "http")
     environ["asgi.scope"] = scope
+    _add_addresses(environ, scope)
     return environ
+
+
+def _add_addresses(environ: dict[str, Any], scope: Scope) -> None:
+    server = scope.get("server")
+    if server is None or server[1] is None:
+        # A unix socket has no port, and may have no name.
+        environ["SERVER_NAME"] = "localhost"
+        https = environ["wsgi.url_scheme"] == "https"
+        environ["SERVER_PORT"] = "443" if https else "80"
+    else:
+        environ["SERVER_NAME"] = server[0]
+        environ["SERVER_PORT"] = str(server[1])
+    client = scope.get("client")
+    if client:
+        environ["REMOTE_ADDR"] = client[0]
+        environ["REMOTE_PORT"] = str(client[1])
+    else:
+        environ["REMOTE_ADDR"] = ""
+
+
+def _collect(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    # The general case: new names, repeated ones, and names to leave out.
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        if b"_" in name or name == b"proxy":
+            continue
+        key = _keys.get(name) or _learn(name)
+        text = value.decode("latin-1")
+        if key in fields:
+            if key == "CONTENT_LENGTH" and text == fields[key]:
+                continue
+            separator = "; " if key == "HTTP_COOKIE" else ","
+            text = f"{fields[key]}{separator}{text}"
+        fields[key] = text
+    return fields
+
+
+def _learn(name: bytes) -> str:
+    key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
+    if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+        key = key[5:]
+    if len(_keys) < _MAX_KEYS and len(name) <= _MAX_NAME:
+        _keys[name] = key
+    return key
 
 
 def may_have_body(scope: Scope, environ: Mapping[str, Any]) -> bool:
@@ -71,42 +122,6 @@ def may_have_body(scope: Scope, environ: Mapping[str, Any]) -> bool:
     return scope["http_version"] >= "2" and scope["method"] not in ("GET", "HEAD")
 
 
-_DROPPED = "aioext.dropped"
-
-
-def _learn(name: bytes) -> str:
-    if b"_" in name:
-        return _DROPPED
-    key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-    if key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
-        key = key[5:]
-    if len(_keys) < _MAX_KEYS:
-        _keys[name] = key
-    return key
-
-
-def _add_repeated(environ: dict[str, Any], key: str, value: str) -> None:
-    separator = "; " if key == "HTTP_COOKIE" else ","
-    environ[key] = f"{environ[key]}{separator}{value}"
-
-
-def _add_addresses(environ: dict[str, Any], scope: Scope, scheme: str) -> None:
-    server = scope.get("server")
-    if server is None or server[1] is None:
-        # A unix socket has no port, and may have no name.
-        environ["SERVER_NAME"] = "localhost"
-        environ["SERVER_PORT"] = "443" if scheme == "https" else "80"
-    else:
-        environ["SERVER_NAME"] = server[0]
-        environ["SERVER_PORT"] = str(server[1])
-    client = scope.get("client")
-    if client:
-        environ["REMOTE_ADDR"] = client[0]
-        environ["REMOTE_PORT"] = str(client[1])
-    else:
-        environ["REMOTE_ADDR"] = ""
-
-
 def _split_path(scope: Scope, root_path: str, path: str) -> tuple[str, str]:
     # A WSGI string carries bytes as latin-1. ASGI has decoded the path as
     # UTF-8, which loses bytes that are not; raw_path still has them.
@@ -116,11 +131,27 @@ def _split_path(scope: Scope, root_path: str, path: str) -> tuple[str, str]:
         unquoted = unquote_to_bytes(raw_path)
         if unquoted.decode("utf-8", "replace") == path:
             as_bytes = unquoted
-    script_name = root_path.rstrip("/").encode("utf-8")
+    script_name = root_path.rstrip("/").encode("utf-8", "surrogateescape")
     rest = as_bytes[len(script_name) :]
     if as_bytes.startswith(script_name) and rest[:1] in (b"/", b""):
         as_bytes = rest
     return script_name.decode("latin-1"), as_bytes.decode("latin-1")
+
+
+class Errors:
+    """``wsgi.errors``: ``sys.stderr``, whatever that is when it is used."""
+
+    def write(self, text: str, /) -> None:
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+
+    def writelines(self, lines: Iterable[str], /) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            sys.stderr.flush()
 
 
 def base_environ(multiprocess: bool, file_wrapper: Any) -> dict[str, Any]:
@@ -132,7 +163,7 @@ def base_environ(multiprocess: bool, file_wrapper: Any) -> dict[str, Any]:
     """
     return {
         "wsgi.version": (1, 0),
-        "wsgi.errors": sys.stderr,
+        "wsgi.errors": Errors(),
         "wsgi.multithread": True,
         "wsgi.multiprocess": multiprocess,
         "wsgi.run_once": False,

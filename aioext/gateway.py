@@ -13,7 +13,11 @@ Task sends it.
 While a body is sent piece by piece, a *watcher* Task looks for the client's
 end, for most servers do not tell an application that does not ask. The watcher
 cancels the request's Task, so the iteration ends where it waits and ``close()``
-is called.
+is called; code that swallows the cancellation ends at its next chunk. A request
+that has a body is watched from its first chunk on, not before: to look is to
+receive, and that invites a client that waits for ``100 Continue``. The watcher
+has ended before the end of the response is sent, for to a server that is the
+end of the request, which is what a watcher that still looked would be told.
 
 A Task that has served a request before (gunicorn's uWSGI protocol serves a
 whole connection in one Task), or that was made by a request, would show the
@@ -31,11 +35,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from greenlet import getcurrent
+
 from . import background, bridge, greenlets, lifespan, threadlocal
-from .body import AsyncBody, ExecutorBody, FileWrapper
+from .body import AsyncBody, FileWrapper
 from .environ import base_environ, build_environ, may_have_body
-from .exceptions import ClientDisconnected
-from .executor import current_executor
+from .exceptions import ClientDisconnected, GatewayError
 from .wsgi_input import EMPTY, Input
 from .wsgi_response import StartResponse
 
@@ -68,34 +73,34 @@ class Gateway:
         self.app = app
         self._base = base_environ(multiprocess, FileWrapper)
         self._isolate = isolate
-        self._serving: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ``scope``, as the ASGI specification says.
 
         Cancellation: raised in the application where it waits.
         """
-        if scope["type"] == "http":
-            loop = asyncio.get_running_loop()
-            if self._serving is not loop:
-                self._serve_on(loop)
-            if self._isolate or threadlocal.context_is_used():
-                await loop.create_task(
-                    self._respond(scope, receive, send), context=threadlocal.isolated()
-                )
-            else:
-                await self._respond(scope, receive, send)
-        elif scope["type"] == "lifespan":
+        if scope["type"] != "http":
+            await self._serve_other(scope, receive, send)
+            return
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            background.serve_on(loop)
+        if self._isolate or threadlocal.context_is_used():
+            alone = self._respond(scope, receive, send)
+            await loop.create_task(alone, context=threadlocal.isolated())
+        else:
+            await self._respond(scope, receive, send)
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
             await lifespan.serve(self.app, receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close"})
         else:
             raise NotImplementedError(f"ASGI scope of type {scope['type']!r}")
-
-    def _serve_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._serving = loop
-        background.serve_on(loop)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -105,37 +110,32 @@ class Gateway:
                 await exchange.finish(body)
         except ClientDisconnected:
             pass
-        except asyncio.CancelledError:
-            if not exchange.cancelled_itself():
+        except asyncio.CancelledError as error:
+            if exchange.was_cancelled():
                 raise
+            if not exchange.cancelled_itself:
+                raise GatewayError(CANCELLED) from error
         finally:
-            exchange.stop_watching()
+            exchange.leave()
             threadlocal.forget()
 
 
-class Exchange:
-    """One request and its response."""
+class Exchange(StartResponse):
+    """One request and its response; the application's ``start_response``."""
 
-    __slots__ = (
-        "_input",
-        "_receive",
-        "_scope",
-        "_send",
-        "_task",
-        "_watcher",
-        "disconnected",
-        "head",
-    )
+    cancelled_itself = False
+    _disconnected = False
+    _watching = False
+    _cancellations = 0
+    _input: Input | None = None
+    _task: asyncio.Task[Any] | None = None
+    _watcher: asyncio.Task[None] | None = None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method = scope["method"]
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._input: Input | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self.disconnected = False
-        self.head = StartResponse(self.write, scope["method"])
 
     def run(self, app: WSGIApplication, base: dict[str, Any]) -> Any:
         """Call ``app``, in a greenlet; gives a body that is still to be sent."""
@@ -146,7 +146,8 @@ class Exchange:
             environ["wsgi.input_terminated"] = True
         else:
             environ["wsgi.input"] = EMPTY
-        body = app(environ, self.head)
+        self._task = getcurrent().job.task
+        body = app(environ, self)
         if type(body) is list or type(body) is tuple:
             return body
         with threadlocal.pushed(threadlocal.ended_entry()):
@@ -154,10 +155,11 @@ class Exchange:
         return None
 
     def _stream(self, body: Iterable[bytes]) -> None:
-        self._task = asyncio.current_task()
         try:
+            if self._input is None and not self.omits_body:
+                self._watch()
             for chunk in body:
-                if self.head.omits_body:
+                if self.omits_body:
                     break
                 if chunk:
                     self.write(chunk)
@@ -169,16 +171,21 @@ class Exchange:
 
     def write(self, chunk: bytes) -> None:
         """Send a part of the body now: the ``write()`` of :pep:`3333`."""
+        if not isinstance(chunk, bytes):
+            raise GatewayError(NOT_BYTES.format(chunk))
         bridge.wait(self._send_part(chunk, more=True))
 
     async def finish(self, body: list[bytes] | tuple[bytes, ...]) -> None:
         """Send a body that is there already."""
-        chunk = body[0] if len(body) == 1 else b"".join(body)
-        head = self.head
+        chunk = body[0] if len(body) == 1 else _join(body)
+        if not isinstance(chunk, bytes):
+            raise GatewayError(NOT_BYTES.format(chunk))
+        if self._watcher is not None:
+            await self._end_watch()
         try:
-            if not head.sent:
-                await self._send(head.message(len(chunk)))
-            if head.omits_body:
+            if not self.sent:
+                await self._send(self.message(len(chunk)))
+            if self.omits_body:
                 chunk = b""
             await self._send({"type": "http.response.body", "body": chunk})
         except OSError:
@@ -186,51 +193,90 @@ class Exchange:
             raise ClientDisconnected(GONE) from None
 
     async def _send_part(self, chunk: bytes, more: bool) -> None:
-        if self.disconnected:
+        if self._disconnected:
             raise ClientDisconnected(GONE)
-        head = self.head
+        if not more:
+            await self._end_watch()
         try:
-            if not head.sent:
-                await self._send(head.message())
-            if head.omits_body:
+            if not self.sent:
+                await self._send(self.message())
+            if more and not self._watching:
+                self._watch()
+            if self.omits_body:
                 chunk = b""
             await self._send(
                 {"type": "http.response.body", "body": chunk, "more_body": more}
             )
         except OSError:
-            self.disconnected = True
+            self._disconnected = True
             raise ClientDisconnected(GONE) from None
-        if more and self._watcher is None and self._task is not None:
-            self._watcher = asyncio.create_task(self._watch(self._task))
 
-    async def _watch(self, task: asyncio.Task[Any]) -> None:
+    def _watch(self) -> None:
+        if self._task is not None:
+            self._watching = True
+            self._cancellations = self._task.cancelling()
+            self._watcher = asyncio.create_task(self._cancel_when_gone(self._task))
+
+    async def _cancel_when_gone(self, task: asyncio.Task[Any]) -> None:
         if self._input is not None:
             await self._input.watch()
         else:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
-        self.disconnected = True
-        task.cancel()
+        if self._watching:
+            self._disconnected = self.cancelled_itself = True
+            task.cancel()
 
-    def stop_watching(self) -> None:
+    async def _end_watch(self) -> None:
+        if self._watcher is not None:
+            self._watching = False
+            self._watcher.cancel()
+            await asyncio.wait((self._watcher,))
+
+    def was_cancelled(self) -> bool:
+        """Whether somebody else than the watcher has cancelled the Task."""
+        if self._task is None:
+            return True
+        before = self._cancellations + self.cancelled_itself
+        return self._task.cancelling() > before
+
+    def leave(self) -> None:
         """The request is over."""
+        self._watching = False
         if self._watcher is not None:
             self._watcher.cancel()
+        if self.cancelled_itself and self._task is not None:
+            self._task.uncancel()
 
-    def cancelled_itself(self) -> bool:
-        """Whether it was only the watcher that cancelled the Task."""
-        if not self.disconnected or self._task is None:
-            return False
-        return self._task.uncancel() == 0
+
+def _join(chunks: list[bytes] | tuple[bytes, ...]) -> bytes:
+    try:
+        return b"".join(chunks)
+    except TypeError:
+        wrong = next(each for each in chunks if not isinstance(each, bytes))
+        raise GatewayError(NOT_BYTES.format(wrong)) from None
 
 
 def _as_iterable(body: Any) -> Iterable[bytes]:
-    if isinstance(body, FileWrapper):
-        return ExecutorBody(body, current_executor())
     if hasattr(body, "__aiter__") and not hasattr(body, "__iter__"):
         return AsyncBody(body)
+    if not hasattr(body, "__iter__"):
+        greenlets.close(body)
+        raise GatewayError(NOT_ITERABLE.format(body))
     return body
 
+
+NOT_BYTES = """\
+The WSGI application gave {!r} as a part of the body. A body is a list, or \
+another iterable, of bytes: return [text.encode()]."""
+
+NOT_ITERABLE = """\
+The WSGI application returned {!r}. It has to return the body, an iterable of \
+bytes: return [b"..."]. An ASGI application is served as it is, without a Gateway."""
+
+CANCELLED = """\
+The WSGI application raised CancelledError, and nobody has cancelled its request: \
+something that it waited for was cancelled. Catch the error where it waits."""
 
 GONE = """\
 The client closed the connection before its response was complete. There is \

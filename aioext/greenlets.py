@@ -66,6 +66,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -76,6 +77,9 @@ from greenlet import error as GreenletError
 
 from .exceptions import explain
 
+# The first step of a Task may run at once, inside of whatever creates it, a
+# greenlet of ours included; the wait of such a step is not ours to serve.
+EAGER_TASKS = sys.version_info >= (3, 12)
 MAX_IDLE = 1024
 # A closed bridge throws GeneratorExit into synchronous code that waits again
 # while it is being closed; code that swallows it this often is left suspended.
@@ -119,14 +123,11 @@ class _Job:
         assert error is not None
         return error
 
-    def take_result(self) -> Any:
-        if self.error is not None:
-            if isinstance(self.error, StopIteration):
-                message = explain(STOP_ITERATION, "stop-iteration")
-                raise RuntimeError(message) from self.take_error()
-            raise self.take_error()
-        value, self.value = self.value, None
-        return value
+    def raise_error(self) -> None:
+        if isinstance(self.error, StopIteration):
+            message = explain(STOP_ITERATION, "stop-iteration")
+            raise RuntimeError(message) from self.take_error()
+        raise self.take_error()
 
 
 STOP_ITERATION = """\
@@ -176,15 +177,6 @@ def _new_greenlet() -> BridgeGreenlet:
     return child
 
 
-def _release(child: BridgeGreenlet) -> None:
-    job = child.job
-    if job.done and not child.dead and len(_pool.idle) < MAX_IDLE:
-        job.done = job.closing = False
-        job.task = job.waiter = job.value = job.error = None
-        child.gr_context = None
-        _pool.idle.append(child)
-
-
 def current_task() -> asyncio.Task[Any] | None:
     """The Task that runs here, None outside of one."""
     try:
@@ -216,7 +208,8 @@ def run(
     job.args = args
     if kwargs:
         job.kwargs = kwargs
-    job.task = current_task()
+    if EAGER_TASKS:
+        job.task = current_task()
     if job.driver is not here:
         job.driver = child.parent = here
     child.gr_context = here.gr_context
@@ -247,9 +240,15 @@ def run(
                 switched = waiter.switch(value)
             else:
                 switched = waiter.throw(job.take_error())
-        return job.take_result()
+        if job.error is not None:
+            job.raise_error()
+        return job.value
     finally:
-        _release(child)
+        if job.done and not child.dead and len(idle) < MAX_IDLE:
+            job.done = job.closing = False
+            job.task = job.waiter = job.value = job.error = None
+            child.gr_context = None
+            idle.append(child)
 
 
 def _unwind(child: BridgeGreenlet, waiter: greenlet, native: bool) -> None:
@@ -303,7 +302,9 @@ def enclosing_job() -> _Job | None:
     while current is not None:
         if type(current) is BridgeGreenlet:
             job = current.job
-            return job if job.task is current_task() else None
+            if job.fn is None or (EAGER_TASKS and job.task is not current_task()):
+                return None
+            return job
         current = current.parent
     return None
 

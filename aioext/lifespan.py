@@ -14,18 +14,26 @@ the Task in which it began:
 4. :class:`aioext.events.AppStopping` is sent;
 5. the context managers are left, in reverse order, and the executor is closed.
 
+``get_current_registry()`` gives the application's in 1, 2, 4 and 5.
+
+A context manager is always left as at a normal end (``yield`` returns), be it
+that the Task was cancelled, which is how a server in a hurry ends, or that
+another one failed. Otherwise what stands after a bare ``yield`` would not run.
+
 Where the server speaks ASGI's lifespan protocol, :func:`serve` opens it there.
 The object that the server was given may be a PasteDeploy filter or composite
 around the application, or around several: they are found through Pyramid's
 ``ApplicationCreated`` event. Where the server has no such protocol, the first
 request opens it (:meth:`Lifespan.ensure_open`) in a Task of its own, which is
-cancelled when the loop ends.
+cancelled when the loop ends. That Task has a context of its own, too: nothing
+of the request that happened to be the first is seen there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import logging
 import os
@@ -36,9 +44,11 @@ from typing import Any
 from pyramid.interfaces import IApplicationCreated
 from pyramid.registry import Registry
 from zope.interface import implementer
+from zope.interface.interfaces import IComponents
 
 from . import background, bridge, threadlocal
 from .events import AppStarting, AppStopping
+from .exceptions import explain
 from .interfaces import IExecutor, ILifespan, ISettings
 from .settings import Settings
 
@@ -56,12 +66,10 @@ class Lifespan:
 
     Attributes:
         factories: what ``config.add_lifespan`` got, in order.
-        created_pid: the process in which the application was configured.
     """
 
     def __init__(self, registry: Registry) -> None:
         self.factories: list[Factory] = []
-        self.created_pid = os.getpid()
         self._registry = weakref.ref(registry)
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -93,24 +101,35 @@ class Lifespan:
         Raises:
             Exception: what a factory, or a subscriber to ``AppStarting``,
                 raised; what was open is closed again.
+
+        Cancellation: closes what is open; the closing may wait.
         """
         registry = self._alive()
         loop = asyncio.get_running_loop()
+        current = {"registry": registry, "request": None}
+        with threadlocal.pushed(current):
+            resources = await self._start(registry, loop)
+        self._pid, self._loop = os.getpid(), loop
+        try:
+            yield
+        finally:
+            self._loop = None
+            with threadlocal.pushed(current):
+                await resources.aclose()
+
+    async def _start(
+        self, registry: Registry, loop: asyncio.AbstractEventLoop
+    ) -> contextlib.AsyncExitStack:
+        background.serve_on(loop)
+        notify = bridge.spawn_greenlet
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(registry.getUtility(IExecutor).aclose)
-            background.serve_on(loop)
             for factory in self.factories:
-                await stack.enter_async_context(factory(registry))
-            await self._notify(AppStarting(registry, loop))
-            self._pid, self._loop = os.getpid(), loop
-            try:
-                yield
-            finally:
-                self._loop = None
-                await self._notify(AppStopping(registry, loop))
-
-    async def _notify(self, event: AppStarting | AppStopping) -> None:
-        await bridge.spawn_greenlet(_notify, event)
+                await _enter(factory, registry, stack)
+            await notify(registry.notify, AppStarting(registry, loop))
+            stopping = AppStopping(registry, loop)
+            stack.push_async_callback(notify, registry.notify, stopping)
+            return stack.pop_all()
 
     async def ensure_open(self) -> None:
         """Open it unless it is open, until this loop ends.
@@ -119,13 +138,14 @@ class Lifespan:
         """
         if self.is_open:
             return
-        if self._opening is None or self._opening.get_loop().is_closed():
-            loop = asyncio.get_running_loop()
-            self._opening = loop.create_future()
-            self._holder = loop.create_task(
-                self._hold(self._opening), context=threadlocal.isolated()
-            )
-        await asyncio.shield(self._opening)
+        loop = asyncio.get_running_loop()
+        opening = self._opening
+        # A process that was forked has its parent's, of the parent's loop.
+        if opening is None or opening.get_loop() is not loop:
+            opening = self._opening = loop.create_future()
+            holding = self._hold(opening)
+            self._holder = loop.create_task(holding, context=contextvars.Context())
+        await asyncio.shield(opening)
 
     async def _hold(self, opening: asyncio.Future[None]) -> None:
         try:
@@ -134,21 +154,36 @@ class Lifespan:
                 await asyncio.get_running_loop().create_future()
         except Exception as error:
             if opening.done():
-                log.exception("aioext: an application could not be closed")
+                log.exception(NOT_CLOSED)
             else:
                 opening.set_exception(error)
         finally:
-            self._opening = None
+            # Unless one of the above was reached: nobody waits for ever.
+            opening.cancel()
+            if self._opening is opening:
+                self._opening = None
 
 
-def _notify(event: AppStarting | AppStopping) -> None:
-    registry = event.registry
-    with threadlocal.pushed({"registry": registry, "request": None}):
-        registry.notify(event)
+async def _enter(
+    factory: Factory, registry: Registry, stack: contextlib.AsyncExitStack
+) -> None:
+    manager = factory(registry)
+    if not isinstance(manager, contextlib.AbstractAsyncContextManager):
+        raise TypeError(explain(NO_MANAGER.format(factory, manager), "lifespan"))
+    await manager.__aenter__()
+    stack.push_async_callback(manager.__aexit__, None, None, None)
+
+
+NO_MANAGER = """\
+{0!r}, given to add_lifespan(), returned {1!r}, which is not an asynchronous \
+context manager. Decorate an asynchronous generator function with \
+contextlib.asynccontextmanager."""
+
+NOT_CLOSED = "aioext: the application could not be closed"
 
 
 # Every application that was created in this process, oldest first.
-_created: list[weakref.ref[Lifespan]] = []
+_created: weakref.WeakKeyDictionary[Lifespan, None] = weakref.WeakKeyDictionary()
 
 
 def remember(event: Any) -> None:
@@ -163,8 +198,7 @@ def remember(event: Any) -> None:
         registry.registeredHandlers(), registry.registeredSubscriptionAdapters()
     )
     registry.has_listeners = any(True for _ in handlers)
-    _created[:] = [ref for ref in _created if ref() is not None]
-    _created.append(weakref.ref(registry.getUtility(ILifespan)))
+    _created[registry.getUtility(ILifespan)] = None
 
 
 def lifespans_of(app: Any) -> list[Lifespan]:
@@ -175,11 +209,10 @@ def lifespans_of(app: Any) -> list[Lifespan]:
             which case those of all applications of this process are given.
     """
     registry = getattr(app, "registry", None)
-    if registry is not None:
+    if IComponents.providedBy(registry):
         own = registry.queryUtility(ILifespan)
         return [] if own is None else [own]
-    known = [ref() for ref in _created]
-    return [each for each in known if each is not None and not each.is_open]
+    return [each for each in list(_created) if not each.is_open]
 
 
 async def serve(
@@ -189,32 +222,41 @@ async def serve(
 ) -> None:
     """ASGI's lifespan protocol for ``app``.
 
-    A failure at the start is told to the server, which is to end. Being
-    cancelled closes what is open, as the protocol's shutdown does.
+    A failure at the start is told to the server, which is to end.
+
+    Cancellation: closes what is open, as the protocol's shutdown does.
     """
     await receive()
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            for lifespan in lifespans_of(app):
-                await stack.enter_async_context(lifespan.open())
-        except Exception as error:
-            log.exception("aioext: the application could not start")
-            message = f"{type(error).__name__}: {error}"
-            await send({"type": "lifespan.startup.failed", "message": message})
-            return
+    try:
+        lifespans = await _open_all(lifespans_of(app))
+    except Exception as error:
+        log.exception("aioext: the application could not start")
+        await send(_failed("lifespan.startup.failed", error))
+        return
+    try:
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await _close(stack, send)
+    finally:
+        outcome = await _close(lifespans)
+    await send(outcome)
 
 
-async def _close(
-    stack: contextlib.AsyncExitStack, send: Callable[[Message], Awaitable[None]]
-) -> None:
+async def _open_all(lifespans: list[Lifespan]) -> contextlib.AsyncExitStack:
+    async with contextlib.AsyncExitStack() as stack:
+        for lifespan in lifespans:
+            await stack.enter_async_context(lifespan.open())
+        return stack.pop_all()
+
+
+async def _close(stack: contextlib.AsyncExitStack) -> Message:
     try:
         await stack.aclose()
     except Exception as error:
-        log.exception("aioext: the application could not be closed")
-        message = f"{type(error).__name__}: {error}"
-        await send({"type": "lifespan.shutdown.failed", "message": message})
-    else:
-        await send({"type": "lifespan.shutdown.complete"})
+        # Logged here, for a server that cancels does not look at the outcome.
+        log.exception(NOT_CLOSED)
+        return _failed("lifespan.shutdown.failed", error)
+    return {"type": "lifespan.shutdown.complete"}
+
+
+def _failed(kind: str, error: Exception) -> Message:
+    return {"type": kind, "message": f"{type(error).__name__}: {error}"}

@@ -52,7 +52,7 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
 
 def _positive(value: Any) -> int:
     try:
-        number = int(value)
+        number = int(str(value))
     except ValueError:
         number = 0
     if number < 1:
@@ -131,7 +131,8 @@ def _read(settings: Mapping[str, Any], setting: Setting) -> Any:
 def _refuse_unknown(settings: Mapping[str, Any]) -> None:
     known = [PREFIX + setting.name for setting in SETTINGS]
     for key in settings:
-        if key.startswith(PREFIX) and key not in known:
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
-            message = f"There is no setting {key}. Did you mean {close}?"
+        if str(key).startswith(PREFIX) and key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+            hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(known)}."
+            message = f"There is no setting {key}. {hint}"
             raise ConfigurationError(explain(message, "settings"))

@@ -14,9 +14,10 @@ undoes it. The class keeps the stack in a context variable, which every Task
 has to itself and every thread of the executor a copy of; the stack is an
 immutable tuple, for copies of a context share their values.
 
-Where no loop runs and the context's stack is empty, the thread's own stack is
-used, exactly as before: by tests that call ``pyramid.testing.setUp`` and only
-then start a loop, by scripts, by servers that give each request a thread.
+Where no loop runs and the context has not been used so far, the thread's own
+stack is used, exactly as before: by tests that call ``pyramid.testing.setUp``
+and only then start a loop, by scripts, by servers that give each request a
+thread.
 
 The entry that is popped last is kept until the request is over: a server pushes
 it again while it iterates over the body, which plain Pyramid does not do.
@@ -44,8 +45,9 @@ from pyramid.threadlocal import ThreadLocalManager, manager
 __all__ = ["install", "uninstall"]
 
 
-_stack: contextvars.ContextVar[tuple[dict[str, Any], ...]] = contextvars.ContextVar(
-    "aioext.threadlocal.stack", default=()
+# None: nothing was pushed in this context yet.
+_stack: contextvars.ContextVar[tuple[dict[str, Any], ...] | None] = (
+    contextvars.ContextVar("aioext.threadlocal.stack", default=None)
 )
 _ended: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
     "aioext.threadlocal.ended", default=None
@@ -60,12 +62,13 @@ class ContextManager(ThreadLocalManager):
 
     def push(self, info: dict[str, Any]) -> None:
         stack = _stack.get()
-        if not stack:
+        if stack is None:
             try:
                 get_running_loop()
             except RuntimeError:
                 super().push(info)
                 return
+            stack = ()
         _stack.set((*stack, info))
 
     set = push
@@ -112,6 +115,16 @@ def uninstall() -> None:
 def context_is_used() -> bool:
     """Whether this context has a request, or had one."""
     return _ended.get() is not None or bool(_stack.get())
+
+
+def use_context() -> None:
+    """Have what a thread pushes under a copy of this context stay in the copy.
+
+    For a whole request in a thread: its end is then seen by whom the context is
+    adopted by, and not by the thread's next request.
+    """
+    if _stack.get() is None:
+        _stack.set(())
 
 
 def forget() -> None:

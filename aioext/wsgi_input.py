@@ -7,7 +7,12 @@ unless the body ends: WebOb takes less for a client that has gone.
 Nothing is read ahead of what is asked for, so the server stops reading from a
 client whose body nobody wants. The one exception is :meth:`Input.watch`, which
 looks for the client's end and has to step over body messages to see it: it
-keeps at most :data:`MAX_AHEAD` bytes.
+stops when :data:`MAX_AHEAD` bytes wait to be read.
+
+Two may want to receive at once, the watcher on the loop and a reader, perhaps
+in a thread: a lock lets one of them in. What is received is put aside, and goes
+to the buffer while the reader waits for it; so the buffer is the reader's
+alone, and no lock of threads is needed.
 """
 
 from __future__ import annotations
@@ -56,8 +61,12 @@ class Input:
         self._buffer = bytearray()
         self._position = 0
         self._complete = False
-        self._disconnected = False
         self._lock = asyncio.Lock()
+        # What has been received and is not in the buffer yet.
+        self._ahead = bytearray()
+        self._ended = False
+        self._disconnected = False
+        self._room: asyncio.Future[None] | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
         """At most ``size`` bytes, all if it is negative or None; b"" at the end.
@@ -101,6 +110,7 @@ class Input:
         return iter(self.readline, b"")
 
     def _available(self) -> int:
+        # How much of the buffer has not been read.
         return len(self._buffer) - self._position
 
     def _take(self, length: int) -> bytes:
@@ -125,38 +135,56 @@ class Input:
 
     async def _receive_until(self, size: int | None) -> None:
         # In one go on the loop: a thread that reads pays for one crossing.
-        async with self._lock:
-            while not self._complete and (size is None or self._available() < size):
-                if self._disconnected:
-                    raise ClientDisconnected(DISCONNECTED)
-                self._feed(await self._receive())
+        while not self._complete and (size is None or self._available() < size):
+            if self._ahead or self._ended:
+                self._take_ahead()
+                continue
+            async with self._lock:
+                if not (self._ahead or self._ended):
+                    await self._receive_message()
 
-    def _feed(self, message: Mapping[str, Any]) -> None:
+    def _take_ahead(self) -> None:
+        if self._buffer:
+            self._buffer += self._ahead
+            self._ahead.clear()
+        else:
+            self._buffer, self._ahead = self._ahead, self._buffer
+        self._complete = self._ended
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    async def _receive_message(self) -> None:
+        if self._disconnected:
+            raise ClientDisconnected(DISCONNECTED)
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             self._disconnected = True
-            return
-        body = message.get("body", b"")
-        if body:
-            self._buffer += body
-        self._complete = not message.get("more_body", False)
+            raise ClientDisconnected(DISCONNECTED)
+        if not self._ended:
+            self._ahead += message.get("body", b"")
+            self._ended = not message.get("more_body", False)
 
     async def watch(self) -> None:
         """Return when the client has gone.
 
-        Never returns for a client that sends more than :data:`MAX_AHEAD` bytes
-        of body that nobody reads.
+        A client that sends :data:`MAX_AHEAD` bytes of body that nobody reads
+        is not looked at any more until somebody does.
 
         Cancellation: safe; nothing is lost.
         """
-        while not self._disconnected:
-            if self._available() >= MAX_AHEAD:
-                await asyncio.get_running_loop().create_future()
-            async with self._lock:
-                if not self._complete:
-                    self._feed(await self._receive())
-                    continue
-            message = await self._receive()
-            self._disconnected = message["type"] == "http.disconnect"
+        try:
+            while True:
+                await self._watch_once()
+        except ClientDisconnected:
+            return
+
+    async def _watch_once(self) -> None:
+        if len(self._ahead) >= MAX_AHEAD and not self._ended:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+            return
+        async with self._lock:
+            await self._receive_message()
 
 
 DISCONNECTED = """\

@@ -10,6 +10,7 @@ refused here, whatever the server checks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +19,25 @@ from .exceptions import GatewayError
 __all__ = ["StartResponse"]
 
 CONNECTION_FIELDS = frozenset(
-    {"connection", "keep-alive", "te", "trailer", "trailers", "transfer-encoding"}
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+    }
 )
-_MAX_NAMES = 1024
+LENGTH = b"content-length"
+_CONTROL = re.compile("[\r\n\0]")
+_STATUS = re.compile("([1-9][0-9][0-9])(?: [^\r\n\0]*)?")
+# A token (RFC 9110 section 5.6.2).
+_NAME = re.compile("[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+# What applications say is learned, up to a limit of number and length.
+_MAX_LEARNED = 1024
+_MAX_LENGTH = 64
+_codes: dict[str, int] = {}
 _names: dict[str, bytes | None] = dict.fromkeys(CONNECTION_FIELDS)
 
 Headers = list[tuple[str, str]]
@@ -31,25 +48,22 @@ class StartResponse:
     """The callable that a WSGI application gets, and what it said.
 
     Args:
-        write: what the callable is to return.
         method: of the request.
 
     Attributes:
         status: the status code, 0 before there is one.
-        sent: set by the server when the headers have gone out.
+        sent: whether the message that starts the response has been made.
     """
 
-    __slots__ = ("_has_length", "_headers", "_write", "method", "sent", "status")
+    status = 0
+    sent = False
+    _headers: list[tuple[bytes, bytes]]
+    _has_length: bool
 
-    def __init__(self, write: Write, method: str) -> None:
-        self._write = write
+    def __init__(self, method: str) -> None:
         self.method = method
-        self.status = 0
-        self.sent = False
 
-    def __call__(
-        self, status: str, headers: Headers, exc_info: Any = None, /
-    ) -> Write:
+    def __call__(self, status: str, headers: Headers, exc_info: Any = None, /) -> Write:
         if exc_info is not None:
             try:
                 if self.sent:
@@ -59,14 +73,16 @@ class StartResponse:
         elif self.status:
             raise GatewayError(CALLED_TWICE)
         try:
-            code = int(status[:3])
+            code = _codes.get(status) or _parse_status(status)
             self._encode(headers)
         except (TypeError, ValueError, AttributeError) as error:
             raise GatewayError(MALFORMED.format(status, headers, error)) from error
-        if not 100 <= code <= 999:
-            raise GatewayError(MALFORMED.format(status, headers, "no such status"))
         self.status = code
-        return self._write
+        return self.write
+
+    def write(self, chunk: bytes) -> None:
+        """Send a part of the body now: the ``write()`` of :pep:`3333`."""
+        raise NotImplementedError
 
     def _encode(self, headers: Headers) -> None:
         encoded = []
@@ -78,9 +94,9 @@ class StartResponse:
                 key = _learn(name)
             if key is None:
                 continue
-            if "\n" in value or "\r" in value or "\0" in value:
+            if not value.isprintable() and _CONTROL.search(value):
                 raise ValueError(f"{name} has a control character")
-            if key == b"content-length":
+            if key == LENGTH:
                 has_length = True
             encoded.append((key, value.encode("latin-1")))
         self._headers = encoded
@@ -102,8 +118,11 @@ class StartResponse:
         if not self.status:
             raise GatewayError(NOT_CALLED)
         self.sent = True
-        if length is not None and not self._has_length and not self.omits_body:
-            self._headers.append((b"content-length", b"%d" % length))
+        if self.status == 204 or self.status < 200:
+            # These may not tell a length (RFC 9110 section 8.6).
+            self._headers = [each for each in self._headers if each[0] != LENGTH]
+        elif length is not None and not self._has_length and not self.omits_body:
+            self._headers.append((LENGTH, b"%d" % length))
         return {
             "type": "http.response.start",
             "status": self.status,
@@ -111,14 +130,27 @@ class StartResponse:
         }
 
 
+def _parse_status(status: str) -> int:
+    match = _STATUS.fullmatch(status)
+    if match is None:
+        raise ValueError(f"{status!r} is no status")
+    code = int(match[1])
+    _remember(_codes, status, code)
+    return code
+
+
 def _learn(name: str) -> bytes | None:
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is no header name")
     lower = name.lower()
     key = None if lower in CONNECTION_FIELDS else lower.encode("ascii")
-    if not lower or any(c in lower for c in " \t\r\n\0:"):
-        raise ValueError(f"{name!r} is no header name")
-    if len(_names) < _MAX_NAMES:
-        _names[name] = key
+    _remember(_names, name, key)
     return key
+
+
+def _remember(learned: dict[str, Any], text: str, meaning: Any) -> None:
+    if len(learned) < _MAX_LEARNED and len(text) <= _MAX_LENGTH:
+        learned[text] = meaning
 
 
 CALLED_TWICE = """\

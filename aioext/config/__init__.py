@@ -11,7 +11,6 @@ from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
 from pyramid.interfaces import IApplicationCreated, IViewMapperFactory
-from pyramid.viewderivers import VIEW
 
 from .. import threadlocal
 from ..executor import Executor
@@ -19,7 +18,7 @@ from ..interfaces import IExecutor, ILifespan, ISettings
 from ..lifespan import Lifespan, remember
 from ..settings import Settings
 from .asgi import make_asgi_app
-from .derivers import awaited_view
+from .derivers import add_view_derivers
 from .lifespan import add_lifespan
 from .mappers import (
     CoroutineMapper,
@@ -58,28 +57,52 @@ def includeme(config: Any) -> None:
     """
     registry = config.registry
     threadlocal.install()
-    registry.registerUtility(Lifespan(registry), ILifespan)
+    _prepare(registry)
     config.add_directive("add_lifespan", add_lifespan)
     config.add_directive("make_asgi_app", make_asgi_app)
-    config.add_view_deriver(
-        awaited_view, "aioext_awaited_view", under="rendered_view", over=VIEW
-    )
-    registry.registerHandler(remember, (IApplicationCreated,))
+    add_view_derivers(config)
     config.action(None, _register_settings, (config,), order=PHASE1_CONFIG)
     config.action(None, _register_defaults, (registry,), order=AFTER_PHASE1)
     config.action(None, adapt_execution_policy, (registry,), order=LAST)
 
 
+class _ProvisionalMapper(CoroutineOrExecutorMapper):
+    """The default mapper until the settings are read.
+
+    Pyramid derives a few views before any action runs: a notfound view with
+    ``append_slash``, and what ``config.derive_view`` is given.
+    """
+
+
+def _prepare(registry: Any) -> None:
+    # A configuration that was committed may include aioext once more.
+    registered = _utilities(registry)
+    if ILifespan not in registered:
+        registry.registerUtility(Lifespan(registry), ILifespan)
+        registry.registerHandler(remember, (IApplicationCreated,))
+    if IViewMapperFactory not in registered:
+        registry.registerUtility(_ProvisionalMapper, IViewMapperFactory)
+
+
 def _register_settings(config: Any) -> None:
-    config.registry.registerUtility(Settings(config.registry.settings), ISettings)
+    settings = Settings(config.registry.settings or {})
+    config.registry.registerUtility(settings, ISettings)
 
 
 def _register_defaults(registry: Any) -> None:
     settings = registry.getUtility(ISettings)
-    taken = {utility.provided for utility in registry.registeredUtilities()}
-    if IExecutor not in taken:
+    registered = _utilities(registry)
+    if IExecutor not in registered:
         registry.registerUtility(Executor(settings.executor_workers), IExecutor)
-    # An application may have set None, which restores Pyramid's own mapper.
-    if IViewMapperFactory not in taken:
+    if registered.get(IViewMapperFactory) is _ProvisionalMapper:
         mapper = DEFAULT_MAPPERS[settings.sync_views]
         registry.registerUtility(mapper, IViewMapperFactory)
+
+
+def _utilities(registry: Any) -> dict[Any, Any]:
+    # A query would not tell a utility that is None from none: an application
+    # that sets None as its view mapper restores Pyramid's own.
+    return {
+        utility.provided: utility.component
+        for utility in registry.registeredUtilities()
+    }

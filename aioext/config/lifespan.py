@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -35,16 +36,13 @@ def add_lifespan(config: Any, factory: Any) -> None:
             registry and gives an asynchronous context manager.
 
     Raises:
-        ConfigurationError: ``factory`` is not callable.
+        ConfigurationError: ``factory`` is not callable, or cannot give one.
     """
     factory = config.maybe_dotted(factory)
     if not callable(factory):
-        message = (
-            f"add_lifespan() takes a callable that gives an asynchronous context "
-            f"manager, got {factory!r}. Pass the function that "
-            f"@asynccontextmanager decorates, not what it returns."
-        )
-        raise ConfigurationError(explain(message, "lifespan"))
+        raise ConfigurationError(explain(NOT_CALLABLE.format(factory), "lifespan"))
+    if any(is_undecorated(factory) for is_undecorated in UNDECORATED):
+        raise ConfigurationError(explain(NOT_DECORATED.format(factory), "lifespan"))
 
     def register() -> None:
         config.registry.getUtility(ILifespan).factories.append(factory)
@@ -59,3 +57,19 @@ def add_lifespan(config: Any, factory: Any) -> None:
 
 # After an execution policy of the application's or of an add-on's.
 LAST = 1_000_000
+
+UNDECORATED = (
+    inspect.isasyncgenfunction,
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+)
+
+NOT_CALLABLE = """\
+add_lifespan() takes a callable that gives an asynchronous context manager, got \
+{!r}. Pass the function that @asynccontextmanager decorates, not what it \
+returns."""
+
+NOT_DECORATED = """\
+add_lifespan() takes a callable that gives an asynchronous context manager, and \
+{!r} gives none. Write it as an asynchronous generator function (async def, with \
+one yield), and decorate it with contextlib.asynccontextmanager."""

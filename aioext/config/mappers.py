@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from pyramid.exceptions import ConfigurationError
 from pyramid.util import object_description
@@ -21,7 +21,7 @@ from .. import bridge
 from ..body import adapt_body
 from ..exceptions import explain
 from ..executor import current_executor
-from ..views import Kind, drive, kind_of, resolve_partial
+from ..views import Kind, drive, kind_of, make_awaitable, resolve_partial
 
 __all__ = [
     "AioextMapper",
@@ -38,12 +38,12 @@ class AioextMapper(DefaultViewMapper):
     """What the mappers have in common; not a mapper itself."""
 
     def __call__(self, view: Any) -> MappedView:
-        view = resolve_partial(view)
         kind = kind_of(view, self.attr)
         if kind is Kind.ASYNC_GENERATOR:
-            self.refuse(view, ASYNC_GENERATOR)
-        if kind is Kind.GENERATOR:
-            _make_awaitable(view, self.attr)
+            refuse(view, self.attr, ASYNC_GENERATOR)
+        make_awaitable(view, self.attr)
+        if not self.attr:
+            view = resolve_partial(view)
         mapped = super().__call__(view)
         adapted = self.adapt(view, mapped, kind)
         if hasattr(mapped, "__text__"):
@@ -54,12 +54,13 @@ class AioextMapper(DefaultViewMapper):
         """Wrap ``mapped``, which calls ``view``, a callable of that kind."""
         raise NotImplementedError
 
-    def refuse(self, view: Any, why: str) -> None:
-        """Raise the ``ConfigurationError`` that names the view."""
-        what = object_description(view)
-        if self.attr:
-            what = f"{self.attr} of {what}"
-        raise ConfigurationError(explain(why.format(what), "view-mapper"))
+
+def refuse(view: Any, attr: str | None, why: str) -> NoReturn:
+    """Raise the ``ConfigurationError`` that names the view."""
+    what = object_description(view)
+    if attr:
+        what = f"{attr} of {what}"
+    raise ConfigurationError(explain(why.format(what), "view-mapper"))
 
 
 class CoroutineMapper(AioextMapper):
@@ -71,7 +72,7 @@ class CoroutineMapper(AioextMapper):
 
     def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
         if kind is Kind.FUNCTION:
-            self.refuse(view, NOT_A_COROUTINE)
+            refuse(view, self.attr, NOT_A_COROUTINE)
         return _in_greenlet(mapped)
 
 
@@ -83,8 +84,8 @@ class ExecutorMapper(AioextMapper):
     """
 
     def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
-        if kind not in (Kind.FUNCTION, Kind.SYNCHRONIZED):
-            self.refuse(view, NOT_A_FUNCTION)
+        if kind in (Kind.COROUTINE, Kind.GENERATOR, Kind.WRAPPED_COROUTINE):
+            refuse(view, self.attr, NOT_A_FUNCTION)
         return _in_executor(mapped)
 
 
@@ -103,12 +104,15 @@ class CoroutineOrExecutorMapper(AioextMapper):
     """Runs a coroutine view on the loop, any other in the executor.
 
     The default mapper of an application that includes aioext.
+
+    A function that decorates a coroutine function is called in the executor,
+    for it may block; a coroutine that it returns runs on the loop.
     """
 
     def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
-        if kind is Kind.FUNCTION:
-            return _in_executor(mapped)
-        return _in_greenlet(mapped)
+        if kind in (Kind.COROUTINE, Kind.GENERATOR, Kind.SYNCHRONIZED):
+            return _in_greenlet(mapped)
+        return _in_executor(mapped)
 
 
 def _in_greenlet(mapped: MappedView) -> MappedView:
@@ -121,8 +125,10 @@ def _in_greenlet(mapped: MappedView) -> MappedView:
 def _in_executor(mapped: MappedView) -> MappedView:
     def executor_view(context: Any, request: Any) -> Any:
         executor = current_executor()
-        result = _settle(executor.call(mapped, context, request))
-        if not bridge.in_bridge():
+        returned = executor.call(mapped, context, request)
+        result = _settle(returned)
+        if result is not returned or not bridge.in_bridge():
+            # A coroutine's body is iterated over on the loop, as it ran there.
             executor = None
         return adapt_body(result, executor)
 
@@ -142,21 +148,10 @@ def _is_awaitable_generator(generator: types.GeneratorType) -> bool:
     return bool(generator.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
-def _make_awaitable(view: Any, attr: str | None) -> None:
-    # aiopyramid's users wrote ``yield from ws.recv()`` in plain generators;
-    # that takes a flag of the function's code, which is set in place.
-    called = getattr(view, attr or "__call__", view) if inspect.isclass(view) else view
-    if attr and not inspect.isclass(view):
-        called = getattr(view, attr)
-    called = inspect.unwrap(getattr(called, "__func__", called))
-    if not inspect.isfunction(called):
-        called = type(called).__call__
-    types.coroutine(called)
-
-
 NOT_A_COROUTINE = """\
 The view {} is not a coroutine, and CoroutineMapper takes nothing else. Write \
-it as async def, or leave mapper= out: it then runs in the executor."""
+it as async def, or leave mapper= out. If a decorator hides the coroutine, have it \
+use functools.wraps."""
 
 NOT_A_FUNCTION = """\
 The view {} is a coroutine, which runs on the event loop: ExecutorMapper would \

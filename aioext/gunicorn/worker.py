@@ -8,15 +8,19 @@ is taken out of the garbage collector's sight (``gc.freeze``), and collections
 become rarer. With a thousand requests waiting, collecting took about half of
 the processor's time otherwise.
 
-gunicorn loads this module by name, so a gunicorn that is missing or too old is
-told at its import, in one line, and ends the server.
+One thing is timed differently. Once ``graceful_timeout`` is over, gunicorn's
+master kills a worker that still serves, be it only a stream without an end; the
+application's resources would never be closed. Shortly before, this worker cuts
+such connections, so that there is time to close.
+
+gunicorn loads this module by name, so one that is too old is told at its
+import, in one line, and ends the server.
 """
 
 from __future__ import annotations
 
 import gc
 import inspect
-import os
 import sys
 from typing import Any
 
@@ -25,25 +29,38 @@ from ..lifespan import lifespans_of
 
 NEEDED = 27
 
-try:
-    import gunicorn
 
-    if gunicorn.version_info[0] < NEEDED:
-        raise ImportError
-    from gunicorn.arbiter import Arbiter
-    from gunicorn.workers.gasgi import ASGIWorker
-except ImportError:
-    found = getattr(sys.modules.get("gunicorn"), "__version__", "none")
-    sys.exit(
+def _refuse_version(found: str) -> None:
+    message = (
         f"aioext: this worker needs gunicorn >= {NEEDED}, found {found}. "
         f"Write: pip install 'aioext[gunicorn]'"
     )
+    if "gunicorn.arbiter" in sys.modules:
+        # gunicorn is loading it, and would wrap an ImportError in a traceback.
+        sys.exit(message)
+    raise ImportError(message, name="gunicorn")
+
+
+try:
+    import gunicorn
+except ImportError:
+    _refuse_version("none")
+if gunicorn.version_info[0] < NEEDED:
+    _refuse_version(gunicorn.__version__)
+
+from gunicorn.arbiter import Arbiter  # noqa: E402 - only one that is new enough
+from gunicorn.workers.gasgi import ASGIWorker  # noqa: E402
 
 __all__ = ["AsyncGunicornWorker"]
 
 # Allocations between two collections of the youngest generation; 700 is the
 # interpreter's own.
 GC_THRESHOLD = 25_000
+
+# Seconds, and the part of graceful_timeout, that remain for closing; the
+# smaller one is taken.
+CLOSING = 1.0
+CLOSING_PART = 0.1
 
 
 class AsyncGunicornWorker(ASGIWorker):
@@ -53,10 +70,27 @@ class AsyncGunicornWorker(ASGIWorker):
     setting of gunicorn's ASGI worker keeps its meaning.
     """
 
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Warn about settings without effect; called once, in the master."""
+        super().check_config(cfg, log)
+        if cfg.reload and lifespans_of(None):
+            log.warning(RELOAD)
+
     def load_wsgi(self) -> None:
         """Load the application; called by gunicorn in the worker's process."""
+        try:
+            self.app.wsgi()
+        except SyntaxError as error:
+            # A module that was not imported is not among those that the
+            # reloader looks at. gunicorn's own method sees the error, too.
+            if self.reloader is not None and error.filename is not None:
+                self.reloader.add_extra_file(error.filename)
         super().load_wsgi()
         application = self.asgi
+        if type(application) is Gateway:
+            # config.make_asgi_app() does not know how it will be served.
+            application = application.app
         if not speaks_asgi(application):
             if not speaks_wsgi(application):
                 self._refuse(application)
@@ -65,30 +99,43 @@ class AsyncGunicornWorker(ASGIWorker):
                 multiprocess=self.cfg.workers > 1,
                 isolate=self.cfg.protocol == "uwsgi",
             )
-        lifespans = lifespans_of(application)
-        if self.cfg.reload and any(each.created_pid != os.getpid() for each in lifespans):
-            self.log.warning(RELOAD)
-        if all(each.settings.gc_freeze for each in lifespans):
+        if all(each.settings.gc_freeze for each in lifespans_of(application)):
             freeze()
 
     def _refuse(self, application: Any) -> None:
         self.log.error(NO_APPLICATION, application)
         sys.exit(Arbiter.APP_LOAD_ERROR)
 
+    def handle_exit_signal(self) -> None:
+        """Stop gracefully, and leave time for closing; see the module."""
+        super().handle_exit_signal()
+        patience = self.cfg.graceful_timeout
+        patience -= min(CLOSING, CLOSING_PART * patience)
+        self.loop.call_later(patience, self.handle_quit_signal)
+
 
 def speaks_asgi(application: Any) -> bool:
-    """Whether ``application`` is an ASGI application: a coroutine function."""
-    return inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(
-        getattr(application, "__call__", None)  # noqa: B004 - not only callable?
-    )
+    """Whether ``application`` is an ASGI application.
+
+    That is a coroutine function, or else a callable that cannot be called as a
+    WSGI application, but with the three arguments of ASGI.
+    """
+    call = getattr(application, "__call__", None)  # noqa: B004 - not only callable?
+    if inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(call):
+        return True
+    return not speaks_wsgi(application) and _takes(application, {}, None, None)
 
 
 def speaks_wsgi(application: Any) -> bool:
     """Whether ``application`` can be called with an environ and a callable."""
+    return _takes(application, {}, None)
+
+
+def _takes(application: Any, *args: Any) -> bool:
     if not callable(application):
         return False
     try:
-        inspect.signature(application).bind({}, None)
+        inspect.signature(application).bind(*args)
     except TypeError:
         return False
     except ValueError:
@@ -111,6 +158,7 @@ NO_APPLICATION = (
 )
 
 RELOAD = (
-    "aioext: reload has no effect, for pserve has loaded the application in the "
-    "master process. Use 'pserve --reload' or 'gunicorn --paste FILE --reload'."
+    "aioext: reload has no effect, for the master process has loaded the "
+    "application (as pserve and preload_app do). Use 'pserve --reload' or "
+    "'gunicorn --paste FILE --reload'."
 )

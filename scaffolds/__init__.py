@@ -1,0 +1,16 @@
+"""The scaffolds that come with aioext, each found by its entry point.
+
+A scaffold is a directory in cookiecutter's format beside this file, and a function
+here that returns it; `aioext.scripts.pcreate` describes what is asked of both.
+"""
+
+from pathlib import Path
+
+__all__ = ["aio_starter"]
+
+_HERE = Path(__file__).resolve().parent
+
+
+def aio_starter() -> str:
+    """A small Pyramid project on asyncio: coroutine, JSON and synchronous views."""
+    return str(_HERE / "aio_starter")

@@ -1,0 +1,119 @@
+"""Metadata, extras and entry points; the tools' settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+
+version = re.search(
+    r'^__version__ = "(.+)"$',
+    (here / "aioext" / "_version.py").read_text("utf-8"),
+    re.MULTILINE,
+)[1]
+
+requires = [
+    # The first whose getcurrent() raises while the interpreter ends.
+    "greenlet >= 3.5.1",
+    "pyramid >= 2.0",
+    "websockets >= 15.0",
+    "zope.interface",
+]
+
+gunicorn = [
+    "gunicorn >= 27.0",
+    (
+        "uvloop >= 0.21; platform_python_implementation == 'CPython'"
+        " and sys_platform != 'win32'"
+    ),
+]
+mako = ["pyramid_mako"]
+scaffold = ["cookiecutter >= 2.6"]
+uwsgi = ["uwsgi >= 2.0.31"]
+
+lint = ["ruff >= 0.12"]
+
+tests = [
+    *lint,  # for the code of generated projects
+    "WebTest",
+    "a2wsgi",
+    "aiosqlite",
+    "cookiecutter >= 2.6",
+    "cornice",
+    "granian",
+    "greenback",
+    "h2",
+    "hypercorn",
+    "pyramid_jinja2",
+    "pyramid_mako",
+    "pyramid_retry",
+    "pyramid_services",
+    "pyramid_tm",
+    "pytest >= 8.4",
+    "pytest-cov >= 7.0",
+    # Pyramid reads assets through pkg_resources, which setuptools 82 dropped.
+    "setuptools >= 77, < 82",
+    "sqlalchemy >= 2.1",
+    "uvicorn",
+    "waitress",
+    "zope.component",  # for the tests of Pyramid
+    "zope.sqlalchemy",
+]
+benchmarks = ["a2wsgi", "fastapi", "gevent", "starlette", "uvicorn"]
+docs = ["sphinx >= 8"]
+
+setup(
+    name="aioext",
+    version=version,
+    description="Runs the Pyramid web framework on asyncio",
+    long_description="\n\n".join(
+        (here / name).read_text("utf-8") for name in ("README.rst", "CHANGES.rst")
+    ),
+    long_description_content_type="text/x-rst",
+    author="The aioext authors",
+    license_expression="BSD-3-Clause",
+    license_files=["LICENSE"],
+    keywords="pyramid asyncio asgi wsgi greenlet websocket gunicorn uwsgi",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Web Environment",
+        "Framework :: AsyncIO",
+        "Framework :: Pyramid",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Programming Language :: Python :: Implementation :: CPython",
+        "Topic :: Internet :: WWW/HTTP",
+        "Topic :: Internet :: WWW/HTTP :: WSGI",
+    ],
+    # The scaffolds stand beside the package, for they are projects and not
+    # modules of this one; they are installed below it.
+    packages=[*find_packages(include=["aioext", "aioext.*"]), "aioext.scaffolds"],
+    package_dir={"aioext.scaffolds": "scaffolds"},
+    package_data={"aioext.scaffolds": ["**/*", "**/.*", "**/.*/**/*"]},
+    exclude_package_data={"": ["**/__pycache__/*", "*.py[cod]"]},
+    include_package_data=False,
+    zip_safe=False,
+    python_requires=">=3.11",
+    install_requires=requires,
+    extras_require={
+        "benchmarks": benchmarks,
+        "docs": docs,
+        "gunicorn": gunicorn,
+        "lint": lint,
+        "mako": mako,
+        "scaffold": scaffold,
+        "test": tests,
+        "uwsgi": uwsgi,
+    },
+    entry_points={
+        "console_scripts": ["pcreate = aioext.scripts.pcreate:main"],
+        "pyramid.scaffold": ["aio_starter = aioext.scaffolds:aio_starter"],
+    },
+)

@@ -1,0 +1,45 @@
+"""What every test has: ``run``, no skips in CI, and no coroutine left behind."""
+
+import asyncio
+import gc
+import os
+
+import pytest
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture
+def run():
+    """Run a coroutine on a loop of its own, and give what it returns."""
+
+    def run(coroutine, *, debug=False):
+        with asyncio.Runner(debug=debug) as runner:
+            return runner.run(coroutine)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _collect_garbage():
+    # A coroutine that nobody awaited warns when it is collected, and a warning
+    # is an error: here it is the error of the test that made the coroutine.
+    yield
+    gc.collect()
+
+
+def _refuse_skip(report):
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    return _refuse_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    return _refuse_skip((yield))

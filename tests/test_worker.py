@@ -1,0 +1,1000 @@
+"""The gunicorn worker, in real gunicorn processes that get real signals."""
+
+import contextlib
+import http.client
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.reloader import preferred_reloader, reloader_engines
+from gunicorn.workers.gasgi import ASGIWorker
+from servers import DEADLINE, WORKER, Server, free_port, poll, run, serve
+
+from aioext.gunicorn.worker import (
+    CLOSING,
+    AsyncGunicornWorker,
+    speaks_asgi,
+    speaks_wsgi,
+)
+
+APPS = Path(__file__).parent / "apps"
+ENVIRON = {"PYTHONWARNINGS": "ignore:pkg_resources is deprecated:UserWarning"}
+
+# What no server that starts, serves and stops as it should has to say.
+UNCLEAN = re.compile(
+    r"Traceback|Warning|\[WARNING\]|\[ERROR\]|\[CRITICAL\]|\bERROR\b|\bWARNI?\b"
+    r"|Exception ignored|never (awaited|retrieved)|destroyed but"
+)
+
+
+def gunicorn(app, *options, directory=APPS):
+    """``gunicorn app``, as a context manager."""
+    return serve("gunicorn", app, *options, directory=directory, environ=ENVIRON)
+
+
+def pserve(*arguments, directory=APPS):
+    """``pserve arguments``, as a context manager."""
+    command = ["pyramid.scripts.pserve", *map(str, arguments)]
+    return run(command, directory, ENVIRON)
+
+
+def paste(ini, *options, directory=APPS):
+    """``gunicorn --paste ini``, as a context manager."""
+    return gunicorn(str(ini), *options, "--paste", directory=directory)
+
+
+def fails(app, *options, directory=APPS):
+    """The exit status and the output of a server that does not start."""
+    command = ["gunicorn", "-k", WORKER, "-b", "127.0.0.1:0", "--no-control-socket"]
+    server = Server([*command, *options, app], directory, ENVIRON)
+    try:
+        return server.process.wait(DEADLINE), server.output
+    finally:
+        server.close()
+
+
+def write_ini(path, app="paste.app_factory = worker_app:main", server="", more=""):
+    """Settings for pserve, which ask for gunicorn and our worker."""
+    path.write_text(f"""\
+[app:main]
+{app}
+
+[server:main]
+use = egg:gunicorn#main
+worker_class = {WORKER}
+host = 127.0.0.1
+port = 0
+control_socket_disable = true
+{server}
+
+{more}
+""")
+    return path
+
+
+LOGGING = """
+[loggers]
+keys = root
+
+[handlers]
+keys = console
+
+[formatters]
+keys = generic
+
+[logger_root]
+level = INFO
+handlers = console
+
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = generic
+
+[formatter_generic]
+format = logged %(levelname)s [%(name)s] %(message)s
+"""
+
+
+def get(server, path, headers=None, connection=None):
+    """Status and JSON, or text, of the answer to a GET."""
+    own = connection or http.client.HTTPConnection(
+        "127.0.0.1", server.port, timeout=DEADLINE
+    )
+    own.request("GET", path, headers=headers or {})
+    answer = own.getresponse()
+    body = answer.read()
+    if connection is None:
+        own.close()
+    if answer.headers.get_content_type() == "application/json":
+        return answer.status, json.loads(body)
+    return answer.status, body.decode()
+
+
+def facts(server, path="/where"):
+    """The JSON of a successful answer."""
+    status, body = get(server, path)
+    assert status == 200, server.describe()
+    return body if isinstance(body, dict) else json.loads(body)
+
+
+class Held:
+    """A request whose last byte is sent when the test says so."""
+
+    def __init__(self, server, path, event):
+        self._socket = server.connect()
+        self._socket.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na".encode()
+        )
+        server.wait_for(f"event: {event} ")
+
+    def close(self):
+        """Leave without sending it."""
+        self._socket.close()
+
+    def finish(self):
+        """Send it, and give status and JSON of the answer."""
+        self._socket.sendall(b"b")
+        answer = http.client.HTTPResponse(self._socket)
+        answer.begin()
+        with self._socket:
+            return answer.status, json.loads(answer.read())
+
+
+def events(server, *names):
+    """What the application told, in order: names, or (name, process id)s."""
+    told = re.findall(r"^event: ([\w ]+) (\d+)$", server.output, re.MULTILINE)
+    return [name for name, _ in told if not names or name in names]
+
+
+def pids(server, event):
+    """The processes in which an event happened, in order."""
+    return [int(pid) for pid in re.findall(rf"event: {event} (\d+)", server.output)]
+
+
+def assert_clean(server):
+    """Its log has no warning, no error, no traceback."""
+    unclean = UNCLEAN.search(server.output)
+    assert not unclean, server.describe(f"wrote {unclean[0]!r}")
+
+
+OPENED = ["opened first", "opened second", "starting"]
+CLOSED = ["stopping", "closed second", "closed first"]
+
+
+# Serving ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A starter-like project, served by ``pserve``; stopped cleanly at the end."""
+    ini = write_ini(
+        tmp_path_factory.mktemp("project") / "development.ini",
+        server="""
+        accesslog = -
+        keepalive = 1
+        limit_request_line = 300
+        root_path = /mounted
+        """.replace("        ", ""),
+        more=LOGGING,
+    )
+    with pserve(ini) as server:
+        yield server
+        assert server.stop() == 0
+        assert events(server)[:3] == OPENED
+        assert events(server)[-3:] == CLOSED
+        assert_clean(server)
+
+
+def test_pserve_runs_coroutine_views_on_the_loop_and_others_in_threads(served):
+    where = facts(served, "/mounted/where")
+    assert where["thread"] == "MainThread"
+    assert where["pid"] in served.children()
+    sync = facts(served, "/mounted/sync")
+    assert sync["thread"].startswith("aioext-executor")
+    assert sync["pid"] == where["pid"]
+
+
+def test_lifespans_are_open_before_the_first_request_on_its_loop(served):
+    where = facts(served, "/mounted/where")
+    assert where["opened"]
+    assert where["registry"]
+    assert pids(served, "opened first") == [where["pid"]]
+    assert re.search(r"event: starting.*ASGI server listening", served.output, re.S)
+
+
+def test_the_collector_does_not_see_what_was_loaded(served):
+    where = facts(served, "/mounted/where")
+    assert where["frozen"] > 10_000
+    assert where["threshold"] == 25_000
+
+
+def test_uvloop_is_used_where_it_is_installed(served):
+    pytest.importorskip("uvloop")
+    assert facts(served, "/mounted/where")["loop"] == "uvloop"
+
+
+def test_pserve_and_gunicorn_log_every_line_once(served):
+    marker = "/mounted/where?once"
+    get(served, marker)
+    served.wait_for(r"GET /mounted/where\?once")
+    assert served.output.count("where?once") == 1
+    assert served.output.count("Listening at") == 1
+    assert served.output.count("Using worker") == 1
+
+
+def test_an_access_is_one_line_with_status_and_length(served):
+    get(served, "/mounted/nothing")
+    line = served.wait_for(
+        r'127\.0\.0\.1 .*"GET /mounted/nothing HTTP/1\.1" (\d+) (\d+)'
+    )
+    assert line[1] == "404"
+    assert int(line[2]) > 0
+
+
+def test_the_root_path_is_the_script_name(served):
+    where = facts(served, "/mounted/where")
+    assert where["script_name"] == "/mounted"
+    assert where["path"] == "/where"
+    assert where["url"].endswith("/mounted/where")
+
+
+def test_the_scheme_is_believed_of_a_proxy_that_is_allowed_to_say_it(served):
+    headers = {"X-Forwarded-Proto": "https"}
+    _, where = get(served, "/mounted/where", headers)
+    assert where["scheme"] == "https"
+
+
+def test_a_connection_serves_several_requests_and_is_closed_when_idle(served):
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=DEADLINE)
+    for _ in range(3):
+        assert get(served, "/mounted/where", connection=connection)[0] == 200
+    assert connection.sock.recv(1) == b""
+    connection.close()
+
+
+def test_a_request_line_that_is_too_long_is_refused(served):
+    assert get(served, "/mounted/where?" + 300 * "x")[0] == 414
+    assert get(served, "/mounted/where?" + 100 * "x")[0] == 200
+
+
+def test_a_body_is_streamed_as_it_is_made(served):
+    assert get(served, "/mounted/count") == (200, "0\n1\n2\n")
+
+
+def test_two_requests_overlap_and_end_in_either_order(served):
+    for first_to_end in (0, 1):
+        held = [
+            Held(served, "/mounted/read", "reading"),
+            Held(served, "/mounted/read_sync", "reading_sync"),
+        ]
+        status, body = held.pop(first_to_end).finish()
+        assert (status, body["body"]) == (200, "ab")
+        status, body = held.pop().finish()
+        assert (status, body["body"]) == (200, "ab")
+
+
+# Ways to start ---------------------------------------------------------------
+
+
+def test_gunicorn_paste_serves_on_plain_asyncio_without_freezing(tmp_path):
+    ini = write_ini(
+        tmp_path / "app.ini",
+        app="paste.app_factory = worker_app:main\naioext.gc_freeze = false",
+    )
+    with paste(ini, "--asgi-loop", "asyncio", "--forwarded-allow-ips", "") as server:
+        where = facts(server)
+        assert where["loop"] == "asyncio"
+        assert where["frozen"] == 0
+        assert where["threshold"] == 700
+        _, where = get(server, "/where", {"X-Forwarded-Proto": "https"})
+        assert where["scheme"] == "http"
+        assert server.stop() == 0
+        assert events(server) == OPENED + CLOSED
+        assert_clean(server)
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Two workers, of an application made by a factory."""
+    with gunicorn("worker_app:make()", "--workers", "2") as server:
+        server.wait_for("(?s)ASGI server listening.*ASGI server listening")
+        yield server
+
+
+def test_every_worker_opens_its_lifespans_and_makes_its_threads(workers):
+    opened = pids(workers, "opened first")
+    assert len(opened) == 2
+    assert set(opened) == set(workers.children())
+    seen = set()
+
+    def ask():
+        sync = facts(workers, "/sync")
+        assert sync["thread"].startswith("aioext-executor")
+        seen.add(sync["pid"])
+        return seen == set(opened)
+
+    poll(ask, workers.describe)
+    assert facts(workers)["multiprocess"] is True
+
+
+def test_a_worker_that_is_killed_is_replaced(workers):
+    victim = facts(workers)["pid"]
+    before = len(pids(workers, "opened first"))
+    subprocess.run(["kill", "-KILL", str(victim)], check=True)
+    poll(lambda: len(pids(workers, "opened first")) > before, workers.describe)
+    poll(lambda: len(workers.children()) == 2, workers.describe)
+    assert victim not in workers.children()
+    assert facts(workers)["opened"]
+
+
+def test_all_workers_close_their_lifespans_at_the_end(workers):
+    alive = workers.children()
+    assert workers.stop() == 0
+    assert set(pids(workers, "closed first")) == set(alive)
+    assert events(workers, "opened first") == 3 * ["opened first"]
+
+
+def test_an_application_loaded_in_the_master_is_opened_in_the_worker():
+    with gunicorn("worker_app:make()", "--preload", "--reload") as server:
+        where = facts(server)
+        assert where["opened"]
+        assert where["multiprocess"] is False
+        assert facts(server, "/sync")["pid"] == where["pid"] != server.process.pid
+        assert server.output.count("aioext: reload has no effect") == 1
+        assert server.stop() == 0
+        assert events(server) == OPENED + CLOSED
+
+
+def test_an_asgi_application_of_pyramid_gets_what_only_the_worker_knows():
+    with gunicorn("worker_app:make_asgi()", "--workers", "2") as server:
+        where = facts(server)
+        assert where["opened"]
+        assert where["multiprocess"] is True
+        assert where["frozen"] > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("wsgi", "waited"), ("with_registry", "waited"), ("asgi", "asgi")],
+)
+def test_an_application_need_not_be_pyramid(name, said):
+    with gunicorn(f"worker_plain:{name}") as server:
+        answer = facts(server, "/")
+        assert answer["said"] == said
+        assert answer["frozen"] > 1_000
+        assert server.stop() == 0
+        assert_clean(server)
+
+
+def test_an_application_behind_a_filter_and_two_in_a_composite_are_opened(tmp_path):
+    ini = tmp_path / "composite.ini"
+    ini.write_text(f"""
+[composite:main]
+paste.composite_factory = worker_plain:make_composite
+one = filtered
+two = two
+
+[pipeline:filtered]
+pipeline = filter one
+
+[filter:filter]
+paste.filter_factory = worker_plain:make_filter
+
+[app:one]
+paste.app_factory = worker_app:main
+name = one_
+
+[app:two]
+paste.app_factory = worker_app:main
+name = two_
+
+[server:main]
+use = egg:gunicorn#main
+worker_class = {WORKER}
+host = 127.0.0.1
+port = 0
+control_socket_disable = true
+""")
+    with pserve(ini) as server:
+        assert facts(server, "/one/where")["opened"]
+        assert facts(server, "/two/where")["opened"]
+        assert facts(server, "/two/where")["script_name"] == "/two"
+        assert server.stop() == 0
+        assert_clean(server)
+        names = ["one_first", "one_second", "starting"]
+        names += ["two_first", "two_second", "starting"]
+        opened = [name.removeprefix("opened ") for name in events(server)[:6]]
+        assert opened == names
+        closed = [name.removeprefix("closed ") for name in events(server)[6:]]
+        names[2] = names[5] = "stopping"
+        assert closed == names[::-1]
+
+
+# Transports ------------------------------------------------------------------
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection over a unix socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(DEADLINE)
+        self.sock.connect(self._path)
+
+
+def test_a_unix_socket_is_served(tmp_path):
+    path = str(tmp_path / "socket")
+    command = ["gunicorn", "-k", WORKER, "-b", f"unix:{path}", "--no-control-socket"]
+    server = Server([*command, "worker_app:make()"], APPS, ENVIRON)
+    with contextlib.closing(server):
+        server.wait_for("ASGI server listening")
+        connection = UnixConnection(path)
+        status, where = get(server, "/where", connection=connection)
+        assert status == 200
+        assert where["client"] == ""
+        assert where["url"] == "http://localhost/where"
+        connection.close()
+        assert server.stop() == 0
+        assert_clean(server)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for localhost that its own key has signed, and that key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is needed to make a certificate")
+    directory = tmp_path_factory.mktemp("certificate")
+    names = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"),
+            *("-pkeyopt", "ec_paramgen_curve:prime256v1", *names.split()),
+            *("-keyout", "key.pem", "-out", "cert.pem"),
+        ],
+        cwd=directory,
+        check=True,
+        capture_output=True,
+    )
+    return directory / "cert.pem", directory / "key.pem"
+
+
+@pytest.fixture(scope="module")
+def secure(certificate):
+    """A server that speaks TLS, and HTTP/2 as well as HTTP/1.1."""
+    cert, key = certificate
+    options = ["--certfile", str(cert), "--keyfile", str(key)]
+    options += ["--http-protocols", "h2,h1"]
+    with gunicorn("worker_app:make()", *options) as server:
+        yield server
+        assert server.stop() == 0
+        assert_clean(server)
+
+
+@pytest.fixture
+def connect_secure(secure, certificate):
+    """Connect to it, offering protocols; gives the TLS socket."""
+    context = ssl.create_default_context(cafile=certificate[0])
+    opened = []
+
+    def connect(*protocols):
+        context.set_alpn_protocols(protocols)
+        plain = secure.connect()
+        opened.append(context.wrap_socket(plain, server_hostname="localhost"))
+        return opened[-1]
+
+    yield connect
+    for each in opened:
+        each.close()
+
+
+def test_tls_is_served_with_the_scheme_of_it(connect_secure):
+    tls = connect_secure("http/1.1")
+    tls.sendall(b"GET /where HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    answer = http.client.HTTPResponse(tls)
+    answer.begin()
+    where = json.loads(answer.read())
+    assert where["scheme"] == "https"
+    assert where["url"] == "https://localhost/where"
+
+
+class Http2:
+    """A client of one HTTP/2 connection; streams may overlap."""
+
+    def __init__(self, tls):
+        assert tls.selected_alpn_protocol() == "h2"
+        self._tls = tls
+        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration())
+        self._h2.initiate_connection()
+        self.status = {}
+        self.chunks = {}
+        self.ended = set()
+
+    def request(self, method, path, end=True):
+        stream = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(
+            stream,
+            [
+                (":method", method),
+                (":path", path),
+                (":scheme", "https"),
+                (":authority", "localhost"),
+            ],
+            end_stream=end,
+        )
+        self.chunks[stream] = []
+        self._flush()
+        return stream
+
+    def send(self, stream, data, end=False):
+        self._h2.send_data(stream, data, end_stream=end)
+        self._flush()
+
+    def body(self, stream):
+        """The chunks of the response, when it is complete."""
+        while stream not in self.ended:
+            data = self._tls.recv(65_536)
+            assert data, "the server closed the connection"
+            for event in self._h2.receive_data(data):
+                self._handle(event)
+            self._flush()
+        return self.chunks[stream]
+
+    def _handle(self, event):
+        if isinstance(event, h2.events.ResponseReceived):
+            self.status[event.stream_id] = dict(event.headers)[b":status"]
+        elif isinstance(event, h2.events.DataReceived):
+            if event.data:
+                self.chunks[event.stream_id].append(event.data)
+        elif isinstance(event, h2.events.StreamEnded):
+            self.ended.add(event.stream_id)
+
+    def _flush(self):
+        self._tls.sendall(self._h2.data_to_send())
+
+
+def test_http2_takes_a_body_without_a_length(secure, connect_secure):
+    client = Http2(connect_secure("h2"))
+    stream = client.request("POST", "/read", end=False)
+    secure.wait_for("event: reading ")
+    client.send(stream, b"in ")
+    client.send(stream, b"parts", end=True)
+    assert json.loads(b"".join(client.body(stream)))["body"] == "in parts"
+    assert client.status[stream] == b"200"
+
+
+def test_http2_streams_overlap_on_one_connection(secure, connect_secure):
+    client = Http2(connect_secure("h2"))
+    held = client.request("POST", "/read_sync", end=False)
+    secure.wait_for("event: reading_sync ")
+    chunks = client.body(client.request("GET", "/count"))
+    assert chunks == [b"0\n", b"1\n", b"2\n"]
+    client.send(held, b"x", end=True)
+    assert json.loads(b"".join(client.body(held)))["body"] == "x"
+
+
+# Stopping --------------------------------------------------------------------
+
+
+def test_sigterm_lets_running_requests_end_and_closes_then():
+    with gunicorn("worker_app:make()") as server:
+        coroutine = Held(server, "/read", "reading")
+        thread = Held(server, "/read_sync", "reading_sync")
+        server.send_signal(signal.SIGTERM)
+        server.wait_for("Waiting for 2 connections")
+        assert coroutine.finish()[1] == {"body": "ab", "thread": "MainThread"}
+        status, body = thread.finish()
+        assert status == 200
+        assert body["thread"].startswith("aioext-executor")
+        assert server.process.wait(DEADLINE) == 0
+        assert events(server)[-3:] == CLOSED
+        assert_clean(server)
+
+
+def test_sigterm_cuts_an_endless_response_in_time_to_close():
+    with gunicorn("worker_app:make()", "--graceful-timeout", "3") as server:
+        with server.connect() as client:
+            client.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+            server.wait_for("event: streaming ")
+            assert server.stop() == 0
+            assert read_until_closed(client).startswith(b"HTTP/1.1 200")
+        assert sorted(events(server)[-4:]) == sorted([*CLOSED, "streamed"])
+        assert "SIGKILL" not in server.output
+        assert "Traceback" not in server.output
+
+
+def test_sigterm_is_not_held_up_by_a_client_that_says_nothing():
+    with gunicorn("worker_app:make()", "--graceful-timeout", "2") as server:
+        server.wait_for("ASGI server listening")
+        with server.connect():
+            assert server.stop() == 0
+        assert events(server) == OPENED + CLOSED
+        assert "SIGKILL" not in server.output
+
+
+def read_until_closed(client):
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := client.recv(65_536):
+            received += data
+    return received
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_sigint_and_sigquit_end_at_once_and_close_all_the_same(number):
+    with gunicorn("worker_app:make()", "--graceful-timeout", "20") as server:
+        held = Held(server, "/read", "reading")
+        facts(server, "/leave")
+        with server.connect() as client, server.connect() as blocked:
+            client.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+            server.wait_for("event: streaming ")
+            blocked.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+            server.wait_for("event: blocking ")
+            assert server.stop(number, timeout=10) == 0
+        held.close()
+        for event in (*CLOSED, "streamed", "left", "unblocked"):
+            assert event in events(server), server.describe(event)
+        assert_clean(server)
+
+
+def test_a_coroutine_that_is_left_running_does_not_hold_up_the_end():
+    with gunicorn("worker_app:make()") as server:
+        facts(server, "/leave")
+        assert server.stop() == 0
+        assert events(server) == [*OPENED, *CLOSED, "left"]
+        assert_clean(server)
+
+
+def ask_until(stop, server, outcomes):
+    """Requests, each on a connection of its own, until ``stop`` is set."""
+    while not stop.is_set():
+        try:
+            outcomes.append(get(server, "/where")[0])
+        except OSError as error:
+            outcomes.append(error)
+
+
+def test_sighup_starts_new_workers_and_no_connection_is_lost():
+    with gunicorn("worker_app:make()") as server:
+        held = Held(server, "/read", "reading")
+        (old,) = pids(server, "opened first")
+        stop, outcomes = threading.Event(), []
+        asking = threading.Thread(target=ask_until, args=(stop, server, outcomes))
+        asking.start()
+        try:
+            server.send_signal(signal.SIGHUP)
+            poll(lambda: len(pids(server, "opened first")) == 2, server.describe)
+            server.wait_for("Waiting for .* connections")
+            assert held.finish()[0] == 200
+            poll(lambda: pids(server, "closed first") == [old], server.describe)
+            poll(lambda: facts(server)["pid"] != old, server.describe)
+        finally:
+            stop.set()
+            asking.join()
+        assert set(outcomes) == {200}
+        assert server.stop() == 0
+        assert_clean(server)
+
+
+def test_a_worker_is_recycled_after_max_requests():
+    with gunicorn("worker_app:make()", "--max-requests", "2") as server:
+        first = facts(server)["pid"]
+        poll(lambda: facts(server)["pid"] != first, server.describe)
+        assert server.stop() == 0
+        assert_clean(server)
+        assert len(pids(server, "closed first")) == len(pids(server, "opened first"))
+
+
+def test_a_worker_whose_loop_is_blocked_is_replaced():
+    with gunicorn("worker_plain:blocking", "--timeout", "1") as server:
+        with server.connect() as client:
+            client.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+            server.wait_for("WORKER TIMEOUT")
+            assert read_until_closed(client) == b""
+        assert facts(server, "/")["said"] == "waited"
+
+
+# Reloading -------------------------------------------------------------------
+
+
+APPLICATION = """
+from pyramid.config import Configurator
+from pyramid.response import Response
+
+async def hello(request):
+    return Response("ANSWER")
+
+def main(global_config, **settings):
+    with Configurator(settings=settings) as config:
+        config.include("aioext")
+        config.add_view(hello)
+    return config.make_wsgi_app()
+"""
+
+
+class Project:
+    """A module that is edited while it is served."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self._module = directory / "edited_app.py"
+        self.edit("first")
+        self.ini = write_ini(
+            directory / "app.ini",
+            app="paste.app_factory = edited_app:main",
+            server=f"port = {free_port()}",
+        )
+        text = self.ini.read_text().replace("port = 0\n", "")
+        self.ini.write_text(text)
+
+    def edit(self, answer):
+        self._module.write_text(APPLICATION.replace("ANSWER", answer))
+
+    def break_syntax(self):
+        self._module.write_text("def main(:\n")
+
+    def touch(self):
+        # A reloader that has just been started may have missed the edit.
+        os.utime(self._module)
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+def answers(server, project, expected, status=200):
+    """Wait until the server, which may be away meanwhile, answers that."""
+
+    def ask():
+        project.touch()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            found, body = get(server, "/")
+            return found == status and expected in body
+
+    poll(ask, server.describe)
+
+
+def test_gunicorn_reloads_a_module_that_is_edited_broken_and_mended(project):
+    options = ["--reload", "--reload-engine", "poll"]
+    with paste(project.ini, *options, directory=project.directory) as server:
+        answers(server, project, "first")
+        assert "aioext: reload" not in server.output
+        project.edit("second")
+        answers(server, project, "second")
+        project.break_syntax()
+        answers(server, project, "Application error", status=500)
+        project.edit("third, and longer")
+        answers(server, project, "third, and longer")
+        assert server.stop() == 0
+
+
+def test_pserve_reloads_a_module_that_is_edited(project):
+    with pserve("--reload", project.ini, directory=project.directory) as server:
+        answers(server, project, "first")
+        project.edit("second")
+        answers(server, project, "second")
+        assert "Traceback" not in server.output
+
+
+def test_reload_under_pserve_is_warned_of_in_one_line(tmp_path):
+    ini = write_ini(tmp_path / "app.ini", server="reload = true\nworkers = 2")
+    with pserve(ini) as server:
+        server.wait_for("(?s)ASGI server listening.*ASGI server listening")
+        lines = [line for line in server.output.splitlines() if "aioext" in line]
+        warnings = [line for line in lines if "[WARNING]" in line]
+        assert len(warnings) == 1
+        assert "pserve --reload" in warnings[0]
+
+
+# Refusals --------------------------------------------------------------------
+
+
+def complaints(output, word="aioext: "):
+    return [line for line in output.splitlines() if word in line]
+
+
+def test_what_is_no_application_ends_the_server_with_one_line():
+    status, output = fails("worker_plain:neither")
+    assert status == Arbiter.APP_LOAD_ERROR
+    (line,) = complaints(output)
+    assert "neither a WSGI nor an ASGI application" in line
+    assert "function neither" in line
+    assert output.count("Booting worker") == 1
+    assert "Traceback" not in output
+
+
+def test_a_lifespan_that_fails_ends_the_server_with_its_cause():
+    status, output = fails('worker_app:make(fail="yes")')
+    assert status == Arbiter.WORKER_BOOT_ERROR
+    (line,) = complaints(output, "[ERROR] ASGI lifespan startup failed")
+    assert "LookupError: there is no database" in line
+    assert output.count("Booting worker") == 1
+    assert output.count("Traceback") == 1
+    assert output.index("event: closed first") < output.index("startup failed")
+    assert "event: starting" not in output
+
+
+def test_an_application_that_fails_on_import_ends_the_server():
+    status, output = fails("worker_broken:application")
+    assert status == Arbiter.WORKER_BOOT_ERROR
+    assert "this module is broken" in output
+    assert output.count("Booting worker") == 1
+    assert "aioext: " not in output
+
+
+def test_a_gunicorn_that_is_too_old_ends_the_server_with_one_line(tmp_path):
+    import gunicorn as real
+
+    package = tmp_path / "gunicorn"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text(
+        f"__path__ = {list(real.__path__)!r}\n"
+        "version_info = (26, 1, 0)\n"
+        "__version__ = '26.1.0'\n"
+        "SERVER = 'gunicorn'\n"
+        "SERVER_SOFTWARE = 'gunicorn/26.1.0'\n"
+    )
+    status, output = fails("worker_plain:wsgi", directory=tmp_path)
+    assert status == 1
+    assert output == (
+        "aioext: this worker needs gunicorn >= 27, found 26.1.0. "
+        "Write: pip install 'aioext[gunicorn]'\n"
+    )
+
+
+def test_without_gunicorn_the_import_fails_with_what_to_install():
+    code = """
+import sys
+sys.modules["gunicorn"] = None
+try:
+    import aioext.gunicorn.worker
+except ImportError as error:
+    print(error)
+"""
+    assert python(code) == (
+        "aioext: this worker needs gunicorn >= 27, found none. "
+        "Write: pip install 'aioext[gunicorn]'\n"
+    )
+
+
+def test_importing_the_worker_changes_nothing_in_the_process():
+    code = """
+import gc, signal, threading
+from pyramid.threadlocal import ThreadLocalManager, manager
+before = signal.getsignal(signal.SIGTERM)
+import aioext.gunicorn.worker
+assert type(manager) is ThreadLocalManager
+assert threading.active_count() == 1
+assert gc.get_freeze_count() == 0
+assert gc.get_threshold()[0] == 700
+assert signal.getsignal(signal.SIGTERM) is before
+"""
+    assert python(code) == ""
+
+
+def python(code):
+    """What a new interpreter that runs ``code`` writes."""
+    done = subprocess.run(
+        [sys.executable, "-W", ENVIRON["PYTHONWARNINGS"], "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE,
+        cwd=Path(__file__).parent.parent,
+    )
+    return done.stdout
+
+
+# What kind of application it is ----------------------------------------------
+
+
+class AsgiInstance:
+    async def __call__(self, scope, receive, send):
+        """As frameworks have it."""
+
+
+class WsgiInstance:
+    def __call__(self, environ, start_response):
+        """As Pyramid has it."""
+
+
+class WsgiClass:
+    def __init__(self, environ, start_response):
+        """As PEP 3333 allows it."""
+
+
+async def asgi_function(scope, receive, send):
+    """As the specification has it."""
+
+
+def asgi_in_disguise(scope, receive, send):
+    return asgi_function(scope, receive, send)
+
+
+def anything(*args):
+    """Takes what comes."""
+
+
+@pytest.mark.parametrize(
+    "application", [AsgiInstance(), asgi_function, asgi_in_disguise]
+)
+def test_asgi_is_told_from_wsgi(application):
+    assert speaks_asgi(application)
+
+
+@pytest.mark.parametrize(
+    "application",
+    [WsgiInstance(), WsgiClass, anything, "text".replace],
+)
+def test_wsgi_is_told_from_asgi(application):
+    assert speaks_wsgi(application)
+    assert not speaks_asgi(application)
+
+
+@pytest.mark.parametrize("application", [None, "text", 1, lambda request: None])
+def test_neither_is_told(application):
+    assert not speaks_wsgi(application)
+    assert not speaks_asgi(application)
+
+
+# The contract with gunicorn --------------------------------------------------
+
+
+def test_gunicorn_still_has_what_the_worker_builds_on():
+    for name in ("load_wsgi", "handle_exit_signal", "handle_quit_signal"):
+        method = getattr(ASGIWorker, name)
+        assert list(inspect.signature(method).parameters) == ["self"], name
+    check = inspect.signature(ASGIWorker.check_config)
+    assert list(check.parameters) == ["cfg", "log"]
+    assert issubclass(AsyncGunicornWorker, ASGIWorker)
+
+
+def test_gunicorn_still_puts_the_application_where_the_worker_takes_it():
+    class Application:
+        def wsgi(self):
+            return asgi_function
+
+    worker = ASGIWorker.__new__(ASGIWorker)
+    worker.app = Application()
+    worker.load_wsgi()
+    assert worker.asgi is asgi_function
+
+
+def test_gunicorn_still_has_the_settings_that_the_worker_reads():
+    cfg = Config()
+    assert cfg.workers >= 1
+    assert cfg.reload is False
+    assert cfg.protocol == "http"
+    assert cfg.graceful_timeout > CLOSING
+
+
+def test_gunicorn_still_ends_for_an_application_that_does_not_load():
+    assert Arbiter.APP_LOAD_ERROR == 4
+    assert Arbiter.WORKER_BOOT_ERROR == 3
+
+
+@pytest.mark.parametrize("engine", ["auto", "poll"])
+def test_gunicorn_still_watches_files_that_it_is_told_of(engine):
+    assert preferred_reloader in reloader_engines.values()
+    assert callable(reloader_engines[engine].add_extra_file)
