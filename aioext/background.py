@@ -20,12 +20,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import sys
 import threading
 from typing import Any
 
 from .exceptions import ScopeError
+
+log = logging.getLogger(__name__)
 
 # Seconds that the end of the process waits for tasks that do not end when
 # they are cancelled.
@@ -42,6 +45,7 @@ class BackgroundLoop:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
+        self._stopping = False
         self._thread = threading.Thread(
             target=self._run, name="aioext-loop", daemon=True
         )
@@ -52,11 +56,19 @@ class BackgroundLoop:
         loop = self.loop
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            self._serve()
             loop.run_until_complete(_cancel_all(loop))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
+
+    def _serve(self) -> None:
+        while not self._stopping:
+            try:
+                self.loop.run_forever()
+            except (KeyboardInterrupt, SystemExit):
+                # That is how a Task ends its loop, but others wait for this one.
+                log.exception("aioext: a task tried to end the background loop")
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """Cancel what still runs, and end the thread.
@@ -65,6 +77,7 @@ class BackgroundLoop:
         """
         atexit.unregister(self.stop)
         if self.pid == os.getpid() and self._thread.is_alive():
+            self._stopping = True
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(timeout)
 

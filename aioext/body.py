@@ -145,9 +145,12 @@ def adapt_body(response: Any, executor: IExecutor | None = None) -> Any:
         return response
     if hasattr(body, "__aiter__") and not hasattr(body, "__iter__"):
         _replace(response, AsyncBody(body))
-    elif executor is not None and not isinstance(body, (FileWrapper, AsyncBody)):
+    elif executor is not None and not isinstance(body, _ADAPTED):
         _replace(response, ExecutorBody(body, executor))
     return response
+
+
+_ADAPTED = (AsyncBody, ExecutorBody, FileWrapper)
 
 
 def _replace(response: Any, body: Any) -> None:

@@ -39,8 +39,6 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, overload
 
-from greenlet import getcurrent
-
 from . import background, greenlets, threads
 from .exceptions import ScopeError, explain
 from .views import mark_synchronized
@@ -56,7 +54,7 @@ bridge surrounds: that would block the loop for ever. {where}
 Write one of these instead:
     await {what}                      in a coroutine, without a bridge
     await spawn_greenlet(function)    around the synchronous function that waits
-    await asyncio.to_thread(function) if the function also blocks by other means"""
+    await use_executor(function)()    if the function also blocks by other means"""
 
 
 def wait(awaitable: Awaitable[T]) -> T:
@@ -79,25 +77,39 @@ def wait(awaitable: Awaitable[T]) -> T:
     raised in ``awaitable`` first, and then out of ``wait``. ``finally`` blocks
     may wait.
     """
-    job = greenlets.enclosing_job()
-    if job is not None:
-        return greenlets.wait_here(awaitable, job)
-    return _wait_elsewhere(awaitable)
+    try:
+        job = greenlets.enclosing_job()
+        if job is not None:
+            return greenlets.wait_here(awaitable, job)
+        return _wait_elsewhere(awaitable)
+    finally:
+        # A Future refers to its exception, whose traceback refers to here.
+        del awaitable
 
 
 def _wait_elsewhere(awaitable: Awaitable[Any]) -> Any:
-    greenlets.check_awaitable(awaitable)
-    current = getcurrent()
-    if getattr(current, "__sqlalchemy_greenlet_provider__", False):
-        if type(current) is not greenlets.BridgeGreenlet:
-            return current.parent.switch(awaitable)
-    if _loop_runs_here():
-        greenlets.close(awaitable)
-        raise ScopeError(_describe(awaitable))
+    try:
+        greenlets.check_awaitable(awaitable)
+        provider = greenlets.foreign_provider()
+        if provider is not None:
+            return provider.parent.switch(awaitable)
+        if _loop_runs_here():
+            greenlets.close(awaitable)
+            raise ScopeError(_describe(awaitable))
+        return _thread_scope(awaitable).wait(awaitable)
+    finally:
+        del awaitable
+
+
+def _thread_scope(awaitable: Awaitable[Any]) -> threads.ThreadScope:
     scope = threads.current_scope()
-    if scope is None:
-        scope = threads.ThreadScope(background.find_loop())
-    return scope.wait(awaitable)
+    if scope is not None:
+        return scope
+    try:
+        return threads.ThreadScope(background.find_loop())
+    except BaseException:
+        greenlets.close(awaitable)
+        raise
 
 
 def _loop_runs_here() -> bool:
@@ -109,17 +121,24 @@ def _loop_runs_here() -> bool:
 
 
 def _describe(awaitable: Any) -> str:
-    what = getattr(awaitable, "__qualname__", type(awaitable).__name__)
+    name = getattr(awaitable, "__qualname__", None)
+    what = f"{name}()" if name else type(awaitable).__name__.lower()
     frame = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") in _OURS:
         frame = frame.f_back
     where = ""
     if frame is not None:
         where = f"It happened in {frame.f_code.co_filename}, line {frame.f_lineno}."
-    return NO_BRIDGE.format(what=f"{what}()", where=where)
+    return NO_BRIDGE.format(what=what, where=where)
 
 
 _OURS = {__name__, greenlets.__name__}
+
+
+def _can_wait() -> bool:
+    if in_bridge() or greenlets.foreign_provider() is not None:
+        return True
+    return not _loop_runs_here()
 
 
 def in_bridge() -> bool:
@@ -213,7 +232,7 @@ def synchronize(coroutine_function: Any = None, /, *, strict: bool = True) -> An
     @functools.wraps(coroutine_function)
     def synchronized(*args: Any, **kwargs: Any) -> Any:
         awaitable = coroutine_function(*args, **kwargs)
-        if not strict and not (in_bridge() or not _loop_runs_here()):
+        if not strict and not _can_wait():
             return awaitable
         return wait(awaitable)
 

@@ -68,19 +68,23 @@ def build_environ(scope: Scope, base: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_addresses(environ: dict[str, Any], scope: Scope) -> None:
+    # A unix socket has no port and may have no name: some servers give None for
+    # the port or for the pair, gunicorn the first two characters of the path.
+    # granian gives ports as strings.
     server = scope.get("server")
-    if server is None or server[1] is None:
-        # A unix socket has no port, and may have no name.
+    port = str(server[1]) if server else ""
+    if port.isdigit():
+        environ["SERVER_NAME"] = server[0]
+        environ["SERVER_PORT"] = port
+    else:
         environ["SERVER_NAME"] = "localhost"
         https = environ["wsgi.url_scheme"] == "https"
         environ["SERVER_PORT"] = "443" if https else "80"
-    else:
-        environ["SERVER_NAME"] = server[0]
-        environ["SERVER_PORT"] = str(server[1])
     client = scope.get("client")
-    if client:
+    port = str(client[1]) if client else ""
+    if port.isdigit():
         environ["REMOTE_ADDR"] = client[0]
-        environ["REMOTE_PORT"] = str(client[1])
+        environ["REMOTE_PORT"] = port
     else:
         environ["REMOTE_ADDR"] = ""
 

@@ -11,9 +11,12 @@ cannot be ended: what it does to a transaction after the request's end would
 harm the next one. The cancellation is delivered to the thread where it waits,
 once; if it never does, it is raised when the thread has ended.
 
+A caller that is cancelled before a thread was free is cancelled at once, and
+nothing runs.
+
 Many jobs may each need another one while they are not done themselves. When
-all threads are taken, such a job runs in the thread that waits for it; see
-:mod:`aioext.threads`.
+all threads are taken, such a job is offered to the thread that waits for it as
+well; see :mod:`aioext.threads`.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import contextvars
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
@@ -51,18 +55,22 @@ class _Call:
         self._ending: asyncio.Future[None] = self.loop.create_future()
         self.scope = threads.ThreadScope(self.loop)
         self.context = contextvars.copy_context()
-        self._call = call
+        # Who has it may execute the call, or see to it that nobody does.
+        self._claim = threading.Lock()
+        self._call: Callable[[], Any] | None = call
         self._value: Any = None
         self._error: BaseException | None = None
 
     def execute(self) -> None:
-        """Run the call, in its thread."""
+        """Run the call, in the thread that is the first to ask for it."""
+        if not self._claim.acquire(blocking=False):
+            return
         try:
             with self.scope:
                 self._value = self.context.run(self._call)
         except BaseException as error:
             self._error = error
-        del self._call
+        self._call = None
         try:
             self.loop.call_soon_threadsafe(self._end)
         except RuntimeError:
@@ -81,22 +89,39 @@ class _Call:
             try:
                 await self._ending
             except asyncio.CancelledError:
+                if self._claim.acquire(blocking=False):
+                    # No thread has begun, and none will.
+                    self._call = None
+                    raise
                 cancelled = True
                 self.scope.cancel()
                 # A cancelled wait has cancelled the Future too.
                 self._ending = self.loop.create_future()
         if cancelled and self.scope.cancellation_pending:
+            self._value = self._error = None
             raise asyncio.CancelledError
 
     def result(self) -> Any:
         """What the call gave; sets in this context what it set in its own."""
         threads.adopt(self.context)
+        value, self._value = self._value, None
+        error, self._error = self._error, None
         try:
-            if self._error is not None:
-                raise self._error
-            return self._value
+            if error is not None:
+                raise error
+            return value
         finally:
-            self._error = None
+            del value, error
+
+
+class _Threads:
+    """The threads of one executor in one process."""
+
+    def __init__(self, workers: int) -> None:
+        self.pool = ThreadPoolExecutor(workers, THREAD_NAME)
+        self.pid = os.getpid()
+        # Calls that wait for a thread, or have one.
+        self.active = 0
 
 
 @implementer(IExecutor)
@@ -110,9 +135,8 @@ class Executor:
     def __init__(self, workers: int = DEFAULT_WORKERS) -> None:
         self.workers = workers
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._pid = 0
-        self._active = 0
+        self._threads: _Threads | None = None
+        _executors.add(self)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the blocking ``fn(*args, **kwargs)`` in a thread.
@@ -142,28 +166,25 @@ class Executor:
 
     def _submit(self, call: _Call) -> None:
         with self._lock:
-            pool = self._usable_pool()
-            blocked = threads.blocked_scope.get()
-            if blocked is None or self._active < self.workers:
-                self._active += 1
-                pool.submit(self._execute, call)
-                return
-        blocked.call_in_thread(call.execute)
+            pool = self._usable()
+            saturated = pool.active >= self.workers
+            pool.pool.submit(self._execute, pool, call)
+            pool.active += 1
+        blocked = threads.blocked_scope.get()
+        if saturated and blocked is not None:
+            blocked.call_in_thread(call.execute)
 
-    def _execute(self, call: _Call) -> None:
+    def _execute(self, pool: _Threads, call: _Call) -> None:
         try:
             call.execute()
         finally:
             with self._lock:
-                self._active -= 1
+                pool.active -= 1
 
-    def _usable_pool(self) -> ThreadPoolExecutor:
-        pid = os.getpid()
-        if self._pool is None or self._pid != pid:
-            self._pool = ThreadPoolExecutor(self.workers, THREAD_NAME)
-            self._pid = pid
-            self._active = 0
-        return self._pool
+    def _usable(self) -> _Threads:
+        if self._threads is None or self._threads.pid != os.getpid():
+            self._threads = _Threads(self.workers)
+        return self._threads
 
     async def aclose(self) -> None:
         """Let the calls under way end, and then the threads.
@@ -172,10 +193,25 @@ class Executor:
         call makes new threads.
         """
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None and self._pid == os.getpid():
-            await asyncio.to_thread(pool.shutdown)
+            closed, self._threads = self._threads, None
+        if closed is not None and closed.pid == os.getpid():
+            await asyncio.to_thread(closed.pool.shutdown)
 
+    def _forget_after_fork(self) -> None:
+        # The child has no such threads, and one may have held the lock.
+        self._lock = threading.Lock()
+        self._threads = None
+
+
+_executors: weakref.WeakSet[Executor] = weakref.WeakSet()
+
+
+def _forget_after_fork() -> None:
+    for executor in list(_executors):
+        executor._forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
 
 _default = Executor()
 

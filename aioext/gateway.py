@@ -35,8 +35,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from greenlet import getcurrent
-
 from . import background, bridge, greenlets, lifespan, threadlocal
 from .body import AsyncBody, FileWrapper
 from .environ import base_environ, build_environ, may_have_body
@@ -64,7 +62,9 @@ class Gateway:
         multiprocess: ``wsgi.multiprocess``: whether other processes serve the
             same application.
         isolate: give every request a Task and a context of its own, for a
-            server that serves several requests in one Task.
+            server that serves several requests in one Task, or begins a Task
+            within another request (uvicorn for pipelined requests, unless its
+            ``--reset-contextvars`` is set).
     """
 
     def __init__(
@@ -146,7 +146,6 @@ class Exchange(StartResponse):
             environ["wsgi.input_terminated"] = True
         else:
             environ["wsgi.input"] = EMPTY
-        self._task = getcurrent().job.task
         body = app(environ, self)
         if type(body) is list or type(body) is tuple:
             return body
@@ -155,6 +154,7 @@ class Exchange(StartResponse):
         return None
 
     def _stream(self, body: Iterable[bytes]) -> None:
+        self._remember_task()
         try:
             if self._input is None and not self.omits_body:
                 self._watch()
@@ -173,6 +173,8 @@ class Exchange(StartResponse):
         """Send a part of the body now: the ``write()`` of :pep:`3333`."""
         if not isinstance(chunk, bytes):
             raise GatewayError(NOT_BYTES.format(chunk))
+        if self._task is None and bridge.in_bridge():
+            self._remember_task()
         bridge.wait(self._send_part(chunk, more=True))
 
     async def finish(self, body: list[bytes] | tuple[bytes, ...]) -> None:
@@ -211,42 +213,54 @@ class Exchange(StartResponse):
             self._disconnected = True
             raise ClientDisconnected(GONE) from None
 
-    def _watch(self) -> None:
+    def _remember_task(self) -> None:
+        self._task = greenlets.current_task()
         if self._task is not None:
-            self._watching = True
             self._cancellations = self._task.cancelling()
-            self._watcher = asyncio.create_task(self._cancel_when_gone(self._task))
 
-    async def _cancel_when_gone(self, task: asyncio.Task[Any]) -> None:
+    def _watch(self) -> None:
+        self._watching = True
+        self._watcher = asyncio.create_task(self._look_for_the_end())
+
+    async def _look_for_the_end(self) -> None:
         if self._input is not None:
             await self._input.watch()
         else:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
         if self._watching:
-            self._disconnected = self.cancelled_itself = True
-            task.cancel()
+            self._disconnected = True
+            # An application that only writes, in a thread, hears it from write().
+            if self._task is not None:
+                self.cancelled_itself = self._task.cancel()
 
     async def _end_watch(self) -> None:
-        if self._watcher is not None:
-            self._watching = False
-            self._watcher.cancel()
-            await asyncio.wait((self._watcher,))
+        watcher = self._stop_watching()
+        if watcher is not None:
+            await asyncio.wait((watcher,))
+
+    def _stop_watching(self) -> asyncio.Task[None] | None:
+        # A Task that was cancelled refers to what it did, and so to this.
+        self._watching = False
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+        return watcher
 
     def was_cancelled(self) -> bool:
-        """Whether somebody else than the watcher has cancelled the Task."""
-        if self._task is None:
+        """Whether somebody else than the watcher has cancelled this Task."""
+        task = greenlets.current_task()
+        if task is None:
             return True
-        before = self._cancellations + self.cancelled_itself
-        return self._task.cancelling() > before
+        return task.cancelling() > self._cancellations + self.cancelled_itself
 
     def leave(self) -> None:
         """The request is over."""
-        self._watching = False
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self.cancelled_itself and self._task is not None:
-            self._task.uncancel()
+        self._stop_watching()
+        # Nor may the Task be kept: it keeps an error that leads back to this.
+        task, self._task = self._task, None
+        if self.cancelled_itself and task is not None:
+            task.uncancel()
 
 
 def _join(chunks: list[bytes] | tuple[bytes, ...]) -> bytes:

@@ -70,10 +70,10 @@ import sys
 import threading
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import NoneType
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
-from greenlet import error as GreenletError
 
 from .exceptions import explain
 
@@ -98,6 +98,7 @@ class _Job:
         "fn",
         "kwargs",
         "native",
+        "raised",
         "task",
         "value",
         "waiter",
@@ -108,6 +109,8 @@ class _Job:
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
         self.value: Any = None
+        self.raised: BaseException | None = None
+        # What is to be raised in the synchronous code where it waits.
         self.error: BaseException | None = None
         self.done = False
         self.closing = False
@@ -123,11 +126,16 @@ class _Job:
         assert error is not None
         return error
 
-    def raise_error(self) -> None:
-        if isinstance(self.error, StopIteration):
-            message = explain(STOP_ITERATION, "stop-iteration")
-            raise RuntimeError(message) from self.take_error()
-        raise self.take_error()
+    def raise_again(self) -> None:
+        raised, self.raised = self.raised, None
+        assert raised is not None
+        try:
+            if isinstance(raised, StopIteration):
+                message = explain(STOP_ITERATION, "stop-iteration")
+                raise RuntimeError(message) from raised
+            raise raised
+        finally:
+            del raised
 
 
 STOP_ITERATION = """\
@@ -154,20 +162,25 @@ _pool = _Pool()
 
 
 def _work(job: _Job) -> None:
+    ended = False
     while True:
         try:
             job.value = job.fn(*job.args, **job.kwargs)  # type: ignore[misc]
-        except GreenletExit as exit:
-            job.error = exit
-            job.done = True
-            return
+        except GreenletExit as ending:
+            job.raised = ending
+            ended = True
         except BaseException as error:
-            job.error = error
+            job.raised = error
         job.fn = None
         job.args = ()
         job.kwargs = {}
         job.done = True
+        if ended:
+            return
         job.driver.switch()  # type: ignore[union-attr]
+        while job.fn is None:
+            # A greenlet that outlived its job has ended, and this is its parent.
+            job.driver.switch()  # type: ignore[union-attr]
 
 
 def _new_greenlet() -> BridgeGreenlet:
@@ -186,7 +199,11 @@ def current_task() -> asyncio.Task[Any] | None:
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+    try:
+        return await awaitable
+    finally:
+        # A Future refers to its exception, whose traceback refers to here.
+        del awaitable
 
 
 @types.coroutine
@@ -203,6 +220,8 @@ def run(
     here = getcurrent()
     idle = _pool.idle
     child = idle.pop() if idle else _new_greenlet()
+    if child.dead:
+        child = _new_greenlet()
     job = child.job
     job.fn = fn
     job.args = args
@@ -231,6 +250,9 @@ def run(
                 raise
             except BaseException as error:
                 job.error = error
+            if job.done:
+                # Somebody threw an exception into the greenlet meanwhile.
+                break
             # A coroutine may be resumed in another greenlet than before: its
             # first step can run eagerly inside one, the next ones on the loop.
             here = getcurrent()
@@ -240,13 +262,13 @@ def run(
                 switched = waiter.switch(value)
             else:
                 switched = waiter.throw(job.take_error())
-        if job.error is not None:
-            job.raise_error()
+        if job.raised is not None:
+            job.raise_again()
         return job.value
     finally:
+        job.task = job.waiter = job.value = job.raised = job.error = None
         if job.done and not child.dead and len(idle) < MAX_IDLE:
             job.done = job.closing = False
-            job.task = job.waiter = job.value = job.error = None
             child.gr_context = None
             idle.append(child)
 
@@ -257,23 +279,24 @@ def _unwind(child: BridgeGreenlet, waiter: greenlet, native: bool) -> None:
     job = child.job
     job.closing = True
     try:
-        for _ in range(MAX_UNWIND):
-            if native:
-                job.error = GeneratorExit("the request was dropped")
-                switched = waiter.switch()
-            else:
-                switched = waiter.throw(GeneratorExit("the request was dropped"))
-            if job.done or child.dead:
-                break
-            close(switched)
-            native, waiter = False, child
-    except GreenletError:
-        # Closed in another thread, which cannot run this one's greenlets.
+        # Whoever closes the driver need not be the one that ran it.
+        child.parent = job.driver = getcurrent()
+    except ValueError:
+        # Closed in another thread, which cannot run this one's greenlets, or
+        # by a greenlet that this one is waiting for.
         return
-    if job.error is not None and not isinstance(
-        job.error, (GeneratorExit, GreenletExit)
-    ):
-        raise job.take_error()
+    for _ in range(MAX_UNWIND):
+        if native:
+            job.error = GeneratorExit("the request was dropped")
+            switched = waiter.switch()
+        else:
+            switched = waiter.throw(GeneratorExit("the request was dropped"))
+        if job.done or child.dead:
+            break
+        close(switched)
+        native, waiter = False, child
+    if not isinstance(job.raised, (NoneType, GeneratorExit, GreenletExit)):
+        job.raise_again()
 
 
 def close(awaitable: Any) -> None:
@@ -309,6 +332,18 @@ def enclosing_job() -> _Job | None:
     return None
 
 
+def foreign_provider() -> greenlet | None:
+    """The greenlet that runs here, if its parent awaits what is switched to it.
+
+    That is what SQLAlchemy's own greenlets promise, and others with its marker.
+    """
+    current = getcurrent()
+    if type(current) is BridgeGreenlet:
+        return None
+    marked = getattr(current, "__sqlalchemy_greenlet_provider__", False)
+    return current if marked else None
+
+
 def wait_here(awaitable: Awaitable[Any], job: _Job) -> Any:
     """Wait for ``awaitable`` in the greenlet that runs, a part of ``job``."""
     if job.closing:
@@ -319,7 +354,7 @@ def wait_here(awaitable: Awaitable[Any], job: _Job) -> Any:
     else:
         check_awaitable(awaitable)
         coroutine = _awaited(awaitable)
-    current = getcurrent()
+    del awaitable
     value = None
     while True:
         try:
@@ -332,9 +367,11 @@ def wait_here(awaitable: Awaitable[Any], job: _Job) -> Any:
         if job.closing:
             coroutine.close()
             raise GeneratorExit("the request was dropped")
-        job.waiter = current
+        job.waiter = getcurrent()
         job.native = True
         try:
             value = job.driver.switch(yielded)
         except BaseException as error:
             job.error = error
+        # A Future refers to its exception, whose traceback refers to here.
+        del yielded

@@ -109,13 +109,16 @@ class Lifespan:
         current = {"registry": registry, "request": None}
         with threadlocal.pushed(current):
             resources = await self._start(registry, loop)
-        self._pid, self._loop = os.getpid(), loop
+        pid = os.getpid()
+        self._pid, self._loop = pid, loop
         try:
             yield
         finally:
-            self._loop = None
-            with threadlocal.pushed(current):
-                await resources.aclose()
+            # What a fork finds open is its parent's to close.
+            if os.getpid() == pid:
+                self._loop = None
+                with threadlocal.pushed(current):
+                    await resources.aclose()
 
     async def _start(
         self, registry: Registry, loop: asyncio.AbstractEventLoop
@@ -144,7 +147,9 @@ class Lifespan:
         if opening is None or opening.get_loop() is not loop:
             opening = self._opening = loop.create_future()
             holding = self._hold(opening)
-            self._holder = loop.create_task(holding, context=contextvars.Context())
+            holder = loop.create_task(holding, context=contextvars.Context())
+            _holders.add(holder)
+            holder.add_done_callback(_holders.discard)
         await asyncio.shield(opening)
 
     async def _hold(self, opening: asyncio.Future[None]) -> None:
@@ -162,6 +167,21 @@ class Lifespan:
             opening.cancel()
             if self._opening is opening:
                 self._opening = None
+
+
+# A loop does not keep its Tasks. An application that is open lives until it is
+# closed, even if nobody else knows it any more: the end of a test is no reason
+# to leave its resources half-closed.
+_holders: set[asyncio.Task[None]] = set()
+
+
+def _abandon_in_fork() -> None:
+    # The parent's Tasks never end in the child, which would complain at exit.
+    for holder in _holders:
+        holder.get_loop().set_exception_handler(lambda loop, context: None)
+
+
+os.register_at_fork(after_in_child=_abandon_in_fork)
 
 
 async def _enter(

@@ -133,6 +133,6 @@ def _refuse_unknown(settings: Mapping[str, Any]) -> None:
     for key in settings:
         if str(key).startswith(PREFIX) and key not in known:
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
-            hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(known)}."
-            message = f"There is no setting {key}. {hint}"
+            meant = f"Did you mean {close[0]}?" if close else f"Known: {known}."
+            message = f"There is no setting {key}. {meant}"
             raise ConfigurationError(explain(message, "settings"))

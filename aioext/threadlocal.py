@@ -14,10 +14,11 @@ undoes it. The class keeps the stack in a context variable, which every Task
 has to itself and every thread of the executor a copy of; the stack is an
 immutable tuple, for copies of a context share their values.
 
-Where no loop runs and the context has not been used so far, the thread's own
-stack is used, exactly as before: by tests that call ``pyramid.testing.setUp``
-and only then start a loop, by scripts, by servers that give each request a
-thread.
+Where no loop runs and the context's stack is empty, the thread's own stack is
+used, exactly as before: by tests that call ``pyramid.testing.setUp`` and only
+then start a loop, by scripts, by servers that give each request a thread. A
+thread of the executor works for a loop, and uses the context: what a whole
+request in a thread pushes is not seen by the next one there.
 
 The entry that is popped last is kept until the request is over: a server pushes
 it again while it iterates over the body, which plain Pyramid does not do.
@@ -45,9 +46,8 @@ from pyramid.threadlocal import ThreadLocalManager, manager
 __all__ = ["install", "uninstall"]
 
 
-# None: nothing was pushed in this context yet.
-_stack: contextvars.ContextVar[tuple[dict[str, Any], ...] | None] = (
-    contextvars.ContextVar("aioext.threadlocal.stack", default=None)
+_stack: contextvars.ContextVar[tuple[dict[str, Any], ...]] = contextvars.ContextVar(
+    "aioext.threadlocal.stack", default=()
 )
 _ended: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
     "aioext.threadlocal.ended", default=None
@@ -62,14 +62,10 @@ class ContextManager(ThreadLocalManager):
 
     def push(self, info: dict[str, Any]) -> None:
         stack = _stack.get()
-        if stack is None:
-            try:
-                get_running_loop()
-            except RuntimeError:
-                super().push(info)
-                return
-            stack = ()
-        _stack.set((*stack, info))
+        if stack or _works_for_a_loop():
+            _stack.set((*stack, info))
+        else:
+            super().push(info)
 
     set = push
 
@@ -80,7 +76,8 @@ class ContextManager(ThreadLocalManager):
         entry = stack[-1]
         rest = stack[:-1]
         _stack.set(rest)
-        if not rest:
+        # A configurator pushes as well, with no request, and serves none.
+        if not rest and entry.get("request") is not None:
             _ended.set(entry)
         return entry
 
@@ -91,6 +88,17 @@ class ContextManager(ThreadLocalManager):
     def clear(self) -> None:
         _stack.set(())
         super().clear()
+
+
+def _works_for_a_loop() -> bool:
+    try:
+        get_running_loop()
+    except RuntimeError:
+        # It imports this module.
+        from .threads import current_scope
+
+        return current_scope() is not None
+    return True
 
 
 def install() -> None:
@@ -115,16 +123,6 @@ def uninstall() -> None:
 def context_is_used() -> bool:
     """Whether this context has a request, or had one."""
     return _ended.get() is not None or bool(_stack.get())
-
-
-def use_context() -> None:
-    """Have what a thread pushes under a copy of this context stay in the copy.
-
-    For a whole request in a thread: its end is then seen by whom the context is
-    adopted by, and not by the thread's next request.
-    """
-    if _stack.get() is None:
-        _stack.set(())
 
 
 def forget() -> None:

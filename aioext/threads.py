@@ -12,11 +12,15 @@ The Task gets a copy of the thread's context, for a context in use cannot be
 entered a second time, and what it set there is set in the thread afterwards
 (:func:`adopt`). So context variables travel both ways, as within a Task.
 
-A blocked thread is a thread to spare. The inbox also takes *calls*: when the
-executor that the thread belongs to has no other thread free, what the
-awaitable wants to run in that executor runs here. Otherwise as many views as
-there are threads, each waiting for another call in the executor, would wait
-for ever.
+A blocked thread is a thread to spare. The inbox also takes *calls*: when an
+executor has no thread free, what the awaitable wants to run in it is offered
+to the blocked thread as well. Otherwise as many views as there are threads,
+each waiting for another call in the executor, would wait for ever. An offer is
+no order: the awaitable may leave a Task behind that makes calls when the
+thread has long gone on, and those run when the executor has a thread again.
+
+A loop that was closed tells nobody. A blocked thread looks every few seconds
+whether it still waits for something.
 
 A :class:`ThreadScope` stands for one job of the executor. It is how a request
 that is cancelled reaches its thread: what the thread waits for is cancelled,
@@ -56,6 +60,10 @@ class _ThreadLocal(threading.local):
 
 _local = _ThreadLocal()
 
+# Seconds between two looks whether the loop is still there.
+LOOK_INTERVAL = 2.0
+_MISSING: Any = object()
+
 
 def adopt(
     context: contextvars.Context,
@@ -64,11 +72,11 @@ def adopt(
     """Set here what was set in ``context``, a copy of this one.
 
     Values are compared by identity, so that no code of theirs runs. A variable
-    that was reset to having no value at all keeps the one that it has here,
-    and so does one that is in ``but``.
+    that is in ``but`` keeps the value that it has here. None can have lost its
+    value there: a token is good only in the context that it was made in.
     """
     for variable, value in context.items():
-        if variable.get(None) is not value and variable not in but:
+        if variable.get(_MISSING) is not value and variable not in but:
             variable.set(value)
 
 
@@ -81,48 +89,80 @@ class _Wait:
 
     def __init__(self, scope: ThreadScope, awaitable: Awaitable[Any]) -> None:
         self.scope = scope
-        self.awaitable = awaitable
+        self.awaitable: Awaitable[Any] | None = awaitable
         self.context = contextvars.copy_context()
         self.context.run(threadlocal.snapshot)
         self.context.run(blocked_scope.set, scope)
         self.done = False
         self.task: asyncio.Task[Any] | None = None
-        self._cancelled = False
+        # How many cancellations it was sent by the scope.
+        self._cancellations = 0
+        self._error: BaseException | None = None
 
     def start(self) -> None:
         """Run the awaitable as a Task; on the loop."""
-        self.task = self.scope.loop.create_task(
-            _in_greenlet(self.awaitable), context=self.context
-        )
+        coroutine = self._run()
+        try:
+            self.task = self.scope.loop.create_task(coroutine, context=self.context)
+        except BaseException as error:
+            # A task factory of the application's may do anything.
+            coroutine.close()
+            self._error = error
+            self._end()
+            return
         self.task.add_done_callback(self._finish)
-        if self._cancelled:
+        if self._cancellations:
             self.task.cancel()
 
+    async def _run(self) -> Any:
+        try:
+            return await greenlets.run(self._wait)
+        except (KeyboardInterrupt, SystemExit) as error:
+            # A Task that raised these would end the loop.
+            self._error = error
+
+    def _wait(self) -> Any:
+        job = greenlets.enclosing_job()
+        assert job is not None
+        return greenlets.wait_here(self.awaitable, job)
+
     def _finish(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            # Perhaps before its first step.
+            self.close()
+        self.scope.count_ahead(task.cancelling() - self._cancellations)
+        self._end()
+
+    def _end(self) -> None:
         self.done = True
+        self.awaitable = None
         self.scope.wake()
+
+    def close(self) -> None:
+        """Close the awaitable, which nobody will wait for."""
+        greenlets.close(self.awaitable)
 
     def cancel(self) -> bool:
         """Cancel the Task, on the loop; False if it is too late for that."""
-        if self.task is None:
-            self._cancelled = True
+        ahead = self.task is None or self.task.cancelling() > self._cancellations
+        if ahead or self.task.cancel():
+            self._cancellations += 1
             return True
-        return self.task.cancel()
+        return False
 
     def result(self) -> Any:
-        assert self.task is not None
+        """What came of it; sets here what it set in its context."""
         adopt(self.context, but=_FOR_THE_TASK)
-        return self.task.result()
-
-
-async def _in_greenlet(awaitable: Awaitable[Any]) -> Any:
-    return await greenlets.run(_wait_there, (awaitable,))
-
-
-def _wait_there(awaitable: Awaitable[Any]) -> Any:
-    job = greenlets.enclosing_job()
-    assert job is not None
-    return greenlets.wait_here(awaitable, job)
+        # A Task refers to its exception, whose traceback refers to here.
+        task, self.task = self.task, None
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            assert task is not None
+            return task.result()
+        finally:
+            del task, error
 
 
 class ThreadScope:
@@ -134,6 +174,7 @@ class ThreadScope:
         self._lock = threading.Lock()
         self._waits: list[_Wait] = []
         self._cancellations = 0
+        self._ahead = 0
 
     def __enter__(self) -> ThreadScope:
         self._outer, _local.scope = _local.scope, self
@@ -152,8 +193,20 @@ class ThreadScope:
         self._inbox.put(None)
 
     def call_in_thread(self, call: Callable[[], None]) -> None:
-        """Have the blocked thread run ``call``, which must not raise."""
+        """Have the thread run ``call``, which must not raise, while it is blocked.
+
+        It may be too late for that.
+        """
         self._inbox.put(call)
+
+    def count_ahead(self, cancellations: int) -> None:
+        """What the thread waited for was cancelled by somebody else.
+
+        :func:`asyncio.run` does so when it ends: it cancels every Task, this
+        one and the one that is the thread's caller. That is one cancellation.
+        """
+        with self._lock:
+            self._ahead += cancellations
 
     def cancel(self) -> None:
         """Cancel what the thread waits for, or what it waits for next.
@@ -161,7 +214,9 @@ class ThreadScope:
         To be called on the loop.
         """
         with self._lock:
-            if not self._waits or not self._waits[-1].cancel():
+            if self._ahead > 0:
+                self._ahead -= 1
+            elif not self._waits or not self._waits[-1].cancel():
                 self._cancellations += 1
 
     def wait(self, awaitable: Awaitable[Any]) -> Any:
@@ -172,15 +227,20 @@ class ThreadScope:
             asyncio.CancelledError: what the thread works for was cancelled.
         """
         waiting = _Wait(self, awaitable)
+        del awaitable
         with self._lock:
             if self._cancellations:
                 self._cancellations -= 1
-                greenlets.close(awaitable)
+                waiting.close()
                 raise asyncio.CancelledError
             self._waits.append(waiting)
         try:
             self._start(waiting)
             self._block(waiting)
+        except BaseException:
+            # Ctrl-C, for example.
+            self._abandon(waiting)
+            raise
         finally:
             with self._lock:
                 self._waits.remove(waiting)
@@ -190,16 +250,24 @@ class ThreadScope:
         try:
             self.loop.call_soon_threadsafe(waiting.start)
         except RuntimeError:
-            greenlets.close(waiting.awaitable)
             raise ScopeError(LOOP_CLOSED) from None
+
+    def _abandon(self, waiting: _Wait) -> None:
+        try:
+            self.loop.call_soon_threadsafe(waiting.cancel)
+        except RuntimeError:
+            # The loop is closed, so nothing of it runs any more.
+            if waiting.task is None:
+                waiting.close()
 
     def _block(self, waiting: _Wait) -> None:
         while not waiting.done:
             try:
-                call = self._inbox.get()
-            except KeyboardInterrupt:
-                self.loop.call_soon_threadsafe(waiting.cancel)
-                raise
+                call = self._inbox.get(timeout=LOOK_INTERVAL)
+            except queue.Empty:
+                call = None
+                if self.loop.is_closed():
+                    raise ScopeError(LOOP_CLOSED) from None
             if call is not None:
                 call()
 

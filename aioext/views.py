@@ -25,6 +25,7 @@ __all__ = [
     "make_awaitable",
     "mark_synchronized",
     "resolve_partial",
+    "show_parameters",
 ]
 
 # Objects that answer any question may have ``__wrapped__`` without end.
@@ -66,6 +67,21 @@ def mark_synchronized(function: types.FunctionType) -> None:
     """Remember that ``function`` waits for the coroutine function it wraps."""
     # ``functools.wraps`` copies attributes: what wraps this one has another code.
     function._aioext_synchronized = function.__code__  # type: ignore[attr-defined]
+    show_parameters(function)
+
+
+def show_parameters(function: types.FunctionType) -> None:
+    """Let ``function`` have the parameters of what it wraps.
+
+    Pyramid tells ``(request)`` from ``(context, request)`` by the parameters,
+    and does not look behind a decorator for them.
+    """
+    try:
+        parameters = inspect.signature(function)
+    except (TypeError, ValueError):
+        # Something built in, which does not tell.
+        return
+    function.__signature__ = parameters  # type: ignore[attr-defined]
 
 
 def make_awaitable(view: Any, attr: str | None = None) -> None:
@@ -198,7 +214,7 @@ def _not_waited_for(generator: Generator[Any, Any, Any], yielded: Any) -> TypeEr
     message = YIELDED.format(generator.__qualname__, yielded)
     if inspect.iscoroutine(yielded):
         yielded.close()
-    return TypeError(explain(message, "generator-view"))
+    return TypeError(explain(message, "view-mapper"))
 
 
 YIELDED = """\

@@ -3,6 +3,9 @@
 import asyncio
 import gc
 import os
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
@@ -18,6 +21,28 @@ def run():
             return runner.run(coroutine)
 
     return run
+
+
+@pytest.fixture
+def script():
+    """Run a program in a process of its own; gives what it wrote to stdout.
+
+    It has to succeed, in less than ``timeout`` seconds, and to write nothing to
+    stderr.
+    """
+
+    def script(source, *, timeout=30):
+        command = [sys.executable, "-W", "ignore::UserWarning", "-c"]
+        result = subprocess.run(
+            [*command, textwrap.dedent(source)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout
+
+    return script
 
 
 @pytest.fixture(autouse=True)

@@ -40,13 +40,14 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "pyramid"
 FUNCTIONAL = "tests/test_integration.py"
 WHOLE = "tests"
-TIMEOUT = 300
+TIMEOUT = 120.0
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ def run(tests: str, mode: Mode | None, arguments: list[str]) -> Results:
     with tempfile.TemporaryDirectory() as work:
         report, counts = Path(work, "report.xml"), Path(work, "counts.json")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        command += ["-o", "addopts=", "-W", "ignore", f"--junitxml={report}"]
+        command += ["-o", "addopts=", "-o", "faulthandler_timeout=30", "-W", "ignore"]
+        command += [f"--junitxml={report}"]
         if mode is not None:
             command += ["-p", "pyramid_suite_plugin", f"--aioext-mode={mode.name}"]
             command += [f"--aioext-loop={mode.loop}", f"--aioext-counts={counts}"]
@@ -165,7 +167,7 @@ def run(tests: str, mode: Mode | None, arguments: list[str]) -> Results:
         interactive = mode is not None and bool(arguments)
         done = start([*command, *arguments, tests], interactive)
         if done.returncode not in (0, 1):
-            raise Failure(f"pytest has ended with {done.returncode}.\n{done.stdout}")
+            raise Failure(f"pytest has ended with {done.returncode}\n{done.stdout}")
         return Results(
             read_report(report),
             json.loads(counts.read_text()) if mode else {},
@@ -175,16 +177,18 @@ def run(tests: str, mode: Mode | None, arguments: list[str]) -> Results:
 
 def start(command: list[str], interactive: bool) -> subprocess.CompletedProcess[str]:
     path = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return subprocess.run(
-        command,
-        cwd=source_directory(),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
-        stdin=None if interactive else subprocess.DEVNULL,
-        stdout=None if interactive else subprocess.PIPE,
-        stderr=None if interactive else subprocess.STDOUT,
-        text=True,
-        timeout=None if interactive else TIMEOUT,
-    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+    options: dict[str, Any] = {"cwd": source_directory(), "env": environment}
+    if interactive:
+        return subprocess.run(command, text=True, **options)
+    options |= {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
+    try:
+        return subprocess.run(
+            command, text=True, stderr=subprocess.STDOUT, timeout=TIMEOUT, **options
+        )
+    except subprocess.TimeoutExpired as expired:
+        output = (expired.stdout or b"").decode(errors="replace")
+        raise Failure(f"not done after {TIMEOUT} seconds\n{output}") from None
 
 
 def read_report(report: Path) -> dict[str, str]:
@@ -227,7 +231,7 @@ def succeeds(mode: Mode, control: Results, arguments: list[str]) -> bool:
         results = run(mode.tests, mode, arguments)
         report(mode.label, mode.title, results)
         check(mode, results, control, partial=bool(arguments))
-    except (Failure, subprocess.TimeoutExpired) as failure:
+    except Failure as failure:
         again = shlex.join([sys.executable, __file__, "--mode", mode.label])
         print(f"{mode.label} FAILED: {failure}\nAgain: {again}\n", flush=True)
         return False

@@ -57,7 +57,7 @@ from aioext.config import CoroutineMapper
 from aioext.executor import THREAD_NAME
 from aioext.gateway import Gateway
 
-DEADLINE = 30.0
+DEADLINE = 10.0
 PIECE = 1000
 
 # What is counted.
@@ -155,8 +155,9 @@ class Harness:
 
     def begin_lifespan(self, app: Any) -> None:
         if app not in self.lifespans:
-            self.lifespans[app] = Lifespan()
-            self.runner.run(self.lifespans[app].begin(app))
+            lifespan = Lifespan()
+            self.runner.run(lifespan.begin(app))
+            self.lifespans[app] = lifespan
 
     def end_lifespans(self) -> None:
         while self.lifespans:

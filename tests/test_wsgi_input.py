@@ -51,6 +51,11 @@ class Channel:
         return self._queue.qsize()
 
 
+async def settle():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 def body_of(*parts):
     messages = [request_part(part, True) for part in parts]
     return Channel(*messages, request_part(b"", False))
@@ -128,7 +133,9 @@ def test_a_body_that_ends_with_its_last_part_is_complete(read):
 
 
 def test_messages_may_leave_out_what_has_a_default(read):
-    receive = Channel({"type": "http.request", "more_body": True}, {"type": "http.request"})
+    receive = Channel(
+        {"type": "http.request", "more_body": True}, {"type": "http.request"}
+    )
     assert read(lambda body: body.read(), receive) == b""
 
 
@@ -224,8 +231,8 @@ def test_a_cancelled_read_loses_nothing(run):
             return body.read()
 
         reading = asyncio.create_task(spawn_greenlet(function))
-        while receive.asked < 2:
-            await asyncio.sleep(0)
+        await settle()
+        assert receive.asked == 2
         reading.cancel()
         assert await reading == b"abcdef"
         reading.uncancel()
@@ -234,15 +241,11 @@ def test_a_cancelled_read_loses_nothing(run):
 
 
 class TestWatch:
-    async def settle(self):
-        for _ in range(20):
-            await asyncio.sleep(0)
-
     def test_ends_when_the_client_leaves(self, run):
         async def main():
             receive = body_of(b"a")
             watching = asyncio.create_task(Input(receive).watch())
-            await self.settle()
+            await settle()
             assert not watching.done()
             receive.put(DISCONNECT)
             await watching
@@ -265,7 +268,7 @@ class TestWatch:
             body = Input(receive)
             assert await spawn_greenlet(body.read, 1) == b"a"
             watching = asyncio.create_task(body.watch())
-            await self.settle()
+            await settle()
             assert receive.left == 0
             assert await spawn_greenlet(body.readline) == b"bcd\n"
             assert await spawn_greenlet(body.read) == b"ef"
@@ -286,7 +289,7 @@ class TestWatch:
                 tasks.reverse()
             watching, reading = tasks
             for _ in range(10):
-                await self.settle()
+                await settle()
                 receive.put(request_part(b"x", True))
             receive.put(request_part(b"", False))
             assert await reading == b"x" * 10
@@ -301,7 +304,7 @@ class TestWatch:
         async def main():
             body = Input(body_of(b"abc"))
             watching = asyncio.create_task(body.watch())
-            await self.settle()
+            await settle()
             async with asyncio.timeout(5):
                 assert await spawn_greenlet(body.read) == b"abc"
             watching.cancel()
@@ -313,7 +316,7 @@ class TestWatch:
             receive = Channel(*[request_part(b"x" * 10_000, True)] * 100)
             body = Input(receive)
             watching = asyncio.create_task(body.watch())
-            await self.settle()
+            await settle()
             assert receive.asked == 1 + MAX_AHEAD // 10_000
             watching.cancel()
 
@@ -332,9 +335,9 @@ class TestWatch:
             receive = Channel(part)
             body = Input(receive)
             watching = asyncio.create_task(body.watch())
-            await self.settle()
+            await settle()
             receive.put(DISCONNECT)
-            await self.settle()
+            await settle()
             assert not watching.done()
             await spawn_greenlet(body.read, MAX_AHEAD)
             await watching
@@ -347,7 +350,7 @@ class TestWatch:
             body = Input(receive)
             watching = asyncio.create_task(body.watch())
             while receive.left:
-                await self.settle()
+                await settle()
             assert len(body._ahead) == 0
             watching.cancel()
 

@@ -32,8 +32,8 @@ def add_lifespan(config: Any, factory: Any) -> None:
     server.
 
     Args:
-        factory: a callable, or its :term:`dotted Python name`, that takes the
-            registry and gives an asynchronous context manager.
+        factory: a callable, or its dotted Python name, that takes the registry
+            and gives an asynchronous context manager.
 
     Raises:
         ConfigurationError: ``factory`` is not callable, or cannot give one.

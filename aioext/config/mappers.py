@@ -1,14 +1,15 @@
 """View mappers: where a view runs, and what waits for it.
 
-A view mapper is Pyramid's own place to say how a view is called
-(:ref:`pyramid:using_a_view_mapper`). Each of these calls the view through
-Pyramid's default mapper, so every signature that Pyramid knows works; what the
-view gives is then waited for, in the request's greenlet, if it has to be.
+A view mapper is Pyramid's own place to say how a view is called. Each of these
+calls the view through Pyramid's default mapper, so every signature that Pyramid
+knows works; what the view gives is then waited for, in the request's greenlet,
+if it has to be.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -21,6 +22,7 @@ from .. import bridge
 from ..body import adapt_body
 from ..exceptions import explain
 from ..executor import current_executor
+from ..interfaces import IExecutor
 from ..views import Kind, drive, kind_of, make_awaitable, resolve_partial
 
 __all__ = [
@@ -125,7 +127,7 @@ def _in_greenlet(mapped: MappedView) -> MappedView:
 def _in_executor(mapped: MappedView) -> MappedView:
     def executor_view(context: Any, request: Any) -> Any:
         executor = current_executor()
-        returned = executor.call(mapped, context, request)
+        returned = _call_in(executor, mapped, context, request)
         result = _settle(returned)
         if result is not returned or not bridge.in_bridge():
             # A coroutine's body is iterated over on the loop, as it ran there.
@@ -133,6 +135,18 @@ def _in_executor(mapped: MappedView) -> MappedView:
         return adapt_body(result, executor)
 
     return executor_view
+
+
+def _call_in(executor: IExecutor, mapped: MappedView, *arguments: Any) -> Any:
+    # An exception view may log or raise again what is being handled here.
+    handled = sys.exc_info()[1]
+    try:
+        if handled is None:
+            return executor.call(mapped, *arguments)
+        call = bridge._call_while_handling
+        return executor.call(call, handled, mapped, arguments, {})
+    finally:
+        del handled
 
 
 def _settle(result: Any) -> Any:

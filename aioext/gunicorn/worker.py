@@ -13,14 +13,21 @@ master kills a worker that still serves, be it only a stream without an end; the
 application's resources would never be closed. Shortly before, this worker cuts
 such connections, so that there is time to close.
 
+gunicorn's master starts a worker again that has ended, unless its exit status
+says that it cannot serve. pserve hides that status: it catches SystemExit, also
+in the workers, which are forks of it. So the status is insisted upon.
+
 gunicorn loads this module by name, so one that is too old is told at its
 import, in one line, and ends the server.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import inspect
+import logging
+import os
 import sys
 from typing import Any
 
@@ -53,8 +60,8 @@ from gunicorn.workers.gasgi import ASGIWorker  # noqa: E402
 
 __all__ = ["AsyncGunicornWorker"]
 
-# Allocations between two collections of the youngest generation; 700 is the
-# interpreter's own.
+# Allocations between two collections of the youngest generation; the
+# interpreter's own is 700, and 2,000 since Python 3.13.
 GC_THRESHOLD = 25_000
 
 # Seconds, and the part of graceful_timeout, that remain for closing; the
@@ -76,6 +83,15 @@ class AsyncGunicornWorker(ASGIWorker):
         super().check_config(cfg, log)
         if cfg.reload and lifespans_of(None):
             log.warning(RELOAD)
+
+    def init_process(self) -> None:
+        """Run the worker until its end; called by gunicorn after the fork."""
+        try:
+            super().init_process()
+        except SystemExit as end:
+            if type(end.code) is int and end.code != 0:
+                atexit.register(_exit, end.code)
+            raise
 
     def load_wsgi(self) -> None:
         """Load the application; called by gunicorn in the worker's process."""
@@ -142,6 +158,13 @@ def _takes(application: Any, *args: Any) -> bool:
         # A callable that does not tell its signature has the benefit of doubt.
         return True
     return True
+
+
+def _exit(status: int) -> None:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def freeze() -> None:

@@ -44,6 +44,11 @@ def neither(request):
     """A view, as somebody may name instead of the application."""
 
 
+def make_neither(global_config):
+    """``paste.app_factory``, that forgets to call what it gives."""
+    return neither
+
+
 class WithRegistry:
     """A WSGI application whose ``registry`` is not Pyramid's."""
 

@@ -1,0 +1,1 @@
+"""What aioext costs, and what it gains: ``python -m benchmarks``."""

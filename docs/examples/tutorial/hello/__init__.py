@@ -1,0 +1,16 @@
+"""A Pyramid application on asyncio."""
+
+from pyramid.config import Configurator
+
+
+def main(global_config, **settings):
+    """Make the WSGI application from the settings of an ini file."""
+    with Configurator(settings=settings) as config:
+        config.include("aioext")
+        config.include("pyramid_mako")
+        config.include(".routes")
+        config.include(".lookup")
+        config.include(".visits")
+        config.include(".digest")
+        config.scan()
+        return config.make_wsgi_app()

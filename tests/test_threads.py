@@ -1,0 +1,723 @@
+"""The thread driver: a thread waits, and the loop does the work."""
+
+import asyncio
+import contextvars
+import gc
+import threading
+import weakref
+
+import pytest
+
+from aioext import ScopeError, background, spawn_greenlet, threads, wait
+from aioext.executor import Executor
+
+# Seconds after which something that should happen will not.
+DEADLINE = 10
+
+var = contextvars.ContextVar("var", default="default")
+other = contextvars.ContextVar("other")
+
+
+class Failure(Exception):
+    pass
+
+
+async def give(value):
+    await asyncio.sleep(0)
+    return value
+
+
+async def fail():
+    await asyncio.sleep(0)
+    raise Failure
+
+
+async def until(condition):
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - threads set no asyncio.Event
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def executor():
+    return Executor(2)
+
+
+@pytest.fixture
+def in_thread(run, executor):
+    """Run a function in a thread of the executor; gives what it returns."""
+
+    def in_thread(function, *args):
+        async def main():
+            try:
+                async with asyncio.timeout(DEADLINE):
+                    return await executor.run(function, *args)
+            finally:
+                await executor.aclose()
+
+        return run(main())
+
+    return in_thread
+
+
+# -- what a wait gives -----------------------------------------------------------------
+
+
+def test_a_thread_waits_while_the_loop_works(in_thread):
+    def function():
+        thread = threading.current_thread()
+        return wait(where()) is not thread, wait(give("value"))
+
+    async def where():
+        await asyncio.sleep(0)
+        return threading.current_thread()
+
+    assert in_thread(function) == (True, "value")
+
+
+def test_a_thread_waits_for_tasks_and_futures_of_its_loop(run, executor):
+    def function(task, future):
+        return wait(task), wait(future)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        loop.call_later(0.01, future.set_result, "future")
+        return await executor.run(function, asyncio.create_task(give("task")), future)
+
+    assert run(main()) == ("task", "future")
+
+
+def test_an_exception_is_raised_in_the_thread(in_thread):
+    def function():
+        with pytest.raises(Failure):
+            wait(fail())
+        return "went on"
+
+    assert in_thread(function) == "went on"
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_request_to_end_the_process_is_carried_to_the_thread(in_thread, kind):
+    async def end():
+        await asyncio.sleep(0)
+        raise kind
+
+    def function():
+        with pytest.raises(kind):
+            wait(end())
+        return wait(give("the loop goes on"))
+
+    assert in_thread(function) == "the loop goes on"
+
+
+def test_synchronous_code_below_the_awaitable_waits_in_its_turn(in_thread):
+    def helper(depth):
+        return wait(coroutine(depth - 1)) if depth else wait(give("bottom"))
+
+    async def coroutine(depth):
+        await asyncio.sleep(0)
+        return helper(depth)
+
+    assert in_thread(helper, 20) == "bottom"
+
+
+def test_a_loop_in_the_thread_itself_is_the_one_that_is_used(in_thread):
+    async def inner():
+        loop = asyncio.get_running_loop()
+        with pytest.raises(ScopeError):
+            wait(give("never"))
+        return await spawn_greenlet(lambda: wait(which())) is loop
+
+    async def which():
+        return asyncio.get_running_loop()
+
+    def function():
+        outer = wait(which())
+        assert asyncio.run(inner())
+        return wait(which()) is outer
+
+    assert in_thread(function)
+
+
+# -- context variables -----------------------------------------------------------------
+
+
+def test_context_variables_travel_to_the_loop_and_back(run, executor):
+    async def coroutine():
+        seen = var.get()
+        var.set("coroutine")
+        return seen
+
+    def function():
+        seen = [var.get()]
+        var.set("thread")
+        seen.append(wait(coroutine()))
+        seen.append(var.get())
+        var.set("end")
+        return seen
+
+    async def main():
+        var.set("main")
+        assert await executor.run(function) == ["main", "thread", "coroutine"]
+        assert var.get() == "end"
+
+    run(main())
+
+
+def test_context_variables_travel_with_an_exception_too(run, executor):
+    async def coroutine():
+        var.set("coroutine")
+        raise Failure
+
+    def function():
+        with pytest.raises(Failure):
+            wait(coroutine())
+        assert var.get() == "coroutine"
+        var.set("thread")
+        raise Failure
+
+    async def main():
+        with pytest.raises(Failure):
+            await executor.run(function)
+        assert var.get() == "thread"
+
+    run(main())
+
+
+def test_a_variable_may_be_set_to_none(run, executor):
+    async def main():
+        await executor.run(var.set, None)
+        await executor.run(other.set, None)
+        assert var.get() is None
+        assert other.get() is None
+
+    run(main())
+
+
+def test_adopting_compares_no_values(run):
+    class Incomparable:
+        def __eq__(self, other):
+            raise AssertionError("compared")
+
+        __hash__ = None
+
+    async def main():
+        value = Incomparable()
+        var.set(value)
+        context = contextvars.copy_context()
+        context.run(other.set, Incomparable())
+        threads.adopt(context)
+        assert var.get() is value
+        assert isinstance(other.get(), Incomparable)
+
+    run(main())
+
+
+def test_adopting_leaves_out_what_it_is_told_to():
+    def inner():
+        context = contextvars.copy_context()
+        context.run(var.set, "changed")
+        threads.adopt(context, but=frozenset({var}))
+        return var.get()
+
+    assert contextvars.copy_context().run(inner) == "default"
+
+
+# -- cancellation ----------------------------------------------------------------------
+
+
+class Steps:
+    """What a thread did, and ways to hold it."""
+
+    def __init__(self):
+        self.log = []
+        self.parked = 0
+        self.release = threading.Event()
+
+    def hold(self):
+        assert self.release.wait(DEADLINE)
+
+    async def park(self):
+        self.parked += 1
+        await asyncio.sleep(3600)
+
+    async def until_parked(self, times=1):
+        await until(lambda: self.parked == times)
+
+
+async def some_turns():
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def start(executor, function, *args):
+    return asyncio.create_task(executor.run(function, *args))
+
+
+def test_a_cancellation_reaches_what_the_thread_waits_for(run, executor):
+    steps = Steps()
+
+    async def coroutine():
+        steps.log.append("waits")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            steps.log.append("coroutine")
+            raise
+
+    def function():
+        try:
+            wait(coroutine())
+        except asyncio.CancelledError:
+            steps.log.append("thread")
+            raise
+
+    async def main():
+        task = start(executor, function)
+        await until(lambda: steps.log)
+        task.cancel()
+        await asyncio.wait([task], timeout=DEADLINE)
+        assert task.cancelled()
+
+    run(main())
+    assert steps.log == ["waits", "coroutine", "thread"]
+
+
+def test_a_cancelled_request_ends_only_after_its_thread(run, executor):
+    steps = Steps()
+
+    def function():
+        try:
+            wait(steps.park())
+        finally:
+            steps.log.append("cleaning")
+            steps.hold()
+            steps.log.append("ended")
+
+    async def main():
+        task = start(executor, function)
+        await steps.until_parked()
+        task.cancel()
+        await until(lambda: steps.log)
+        await some_turns()
+        assert not task.done()
+        steps.release.set()
+        await asyncio.wait([task], timeout=DEADLINE)
+        assert task.cancelled()
+        assert steps.log == ["cleaning", "ended"]
+
+    run(main())
+
+
+def test_a_cancellation_is_delivered_once_so_that_cleanup_may_wait(run, executor):
+    cleaned = []
+    steps = Steps()
+
+    def function():
+        try:
+            wait(steps.park())
+        finally:
+            cleaned.append(wait(give("first")))
+            cleaned.append(wait(give("second")))
+
+    async def main():
+        task = start(executor, function)
+        await steps.until_parked()
+        task.cancel()
+        await asyncio.wait([task], timeout=DEADLINE)
+        assert task.cancelled()
+
+    run(main())
+    assert cleaned == ["first", "second"]
+
+
+def test_a_thread_that_computes_is_cancelled_at_its_next_wait(run, executor):
+    steps = Steps()
+
+    def function():
+        steps.log.append("computes")
+        steps.hold()
+        coroutine = give("never started")
+        try:
+            wait(coroutine)
+        except asyncio.CancelledError:
+            steps.log.append("cancelled")
+            steps.log.append(wait(give("cleaned")))
+            raise
+
+    async def main():
+        task = start(executor, function)
+        await until(lambda: steps.log)
+        task.cancel()
+        await asyncio.sleep(0)
+        steps.release.set()
+        await asyncio.wait([task], timeout=DEADLINE)
+        assert task.cancelled()
+
+    run(main())
+    assert steps.log == ["computes", "cancelled", "cleaned"]
+
+
+def test_a_thread_may_swallow_a_cancellation(run, executor):
+    steps = Steps()
+
+    def function():
+        try:
+            wait(steps.park())
+        except asyncio.CancelledError:
+            return wait(give("swallowed"))
+
+    async def main():
+        task = start(executor, function)
+        await steps.until_parked()
+        task.cancel()
+        return await task
+
+    assert run(main()) == "swallowed"
+
+
+def test_a_thread_that_never_waits_is_cancelled_when_it_has_ended(run, executor):
+    steps = Steps()
+
+    def function():
+        steps.log.append("computes")
+        steps.hold()
+        steps.log.append("ended")
+        return "lost"
+
+    async def main():
+        task = start(executor, function)
+        await until(lambda: steps.log)
+        task.cancel()
+        await some_turns()
+        assert not task.done()
+        steps.release.set()
+        await asyncio.wait([task], timeout=DEADLINE)
+        assert task.cancelled()
+
+    run(main())
+    assert steps.log == ["computes", "ended"]
+
+
+def test_each_of_two_cancellations_is_delivered(run, executor):
+    steps = Steps()
+
+    def function():
+        for _ in range(2):
+            try:
+                wait(steps.park())
+            except asyncio.CancelledError:
+                steps.log.append("cancelled")
+        return wait(give("ended"))
+
+    async def main():
+        task = start(executor, function)
+        for count in range(2):
+            await steps.until_parked(count + 1)
+            task.cancel()
+            await until(lambda count=count: len(steps.log) > count)
+        return await task
+
+    assert run(main()) == "ended"
+
+
+def test_a_cancellation_before_the_awaitable_has_begun_closes_it(run, executor):
+    # Otherwise Python warns that it was never awaited: an error here.
+    steps = Steps()
+
+    def function():
+        steps.log.append("asks")
+        try:
+            wait(give("never started"))
+        except asyncio.CancelledError:
+            return "cancelled"
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        scheduled = threading.Event()
+        inner = loop.call_soon_threadsafe
+
+        def call_soon_threadsafe(*args):
+            handle = inner(*args)
+            scheduled.set()
+            return handle
+
+        loop.call_soon_threadsafe = call_soon_threadsafe
+        task = start(executor, function)
+        await asyncio.sleep(0)
+        # The loop is held until the thread has asked it for something.
+        assert scheduled.wait(DEADLINE)
+        task.cancel()
+        return await task
+
+    for _ in range(5):
+        assert run(main()) == "cancelled"
+
+
+def test_a_timeout_around_a_thread_that_waits(run, executor):
+    def function():
+        wait(asyncio.sleep(60))
+
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await executor.run(function)
+        assert asyncio.current_task().cancelling() == 0
+        return await executor.run(wait, give("next"))
+
+    assert run(main()) == "next"
+
+
+def test_a_cancellation_and_the_end_of_a_wait_may_cross(run, executor):
+    # Whichever comes first, nothing hangs and the count is right.
+    def function():
+        for _ in range(3):
+            try:
+                wait(asyncio.sleep(0))
+            except asyncio.CancelledError:
+                return "swallowed"
+        return "not told"
+
+    async def main():
+        outcomes = set()
+        for turns in range(200):
+            task = start(executor, function)
+            for _ in range(turns % 20):
+                await asyncio.sleep(0)
+            task.cancel()
+            async with asyncio.timeout(DEADLINE):
+                [outcome] = await asyncio.gather(task, return_exceptions=True)
+            outcomes.add(outcome if isinstance(outcome, str) else type(outcome))
+        return outcomes
+
+    assert run(main()) <= {"swallowed", "not told", asyncio.CancelledError}
+
+
+# -- the loop goes away ----------------------------------------------------------------
+
+
+def test_a_wait_for_a_closed_loop_is_refused():
+    loop = asyncio.new_event_loop()
+    loop.close()
+    with threads.ThreadScope(loop) as scope:
+        coroutine = give("never")
+        with pytest.raises(ScopeError, match="closed"):
+            scope.wait(coroutine)
+    with pytest.raises(RuntimeError, match="cannot reuse"):
+        coroutine.send(None)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_thread_does_not_hang_when_its_loop_is_closed(monkeypatch, caplog, begun):
+    monkeypatch.setattr(threads, "LOOK_INTERVAL", 0.01)
+    loop = asyncio.new_event_loop()
+    outcome = []
+    started = threading.Event()
+
+    async def never_ends():
+        started.set()
+        await asyncio.sleep(3600)
+
+    def function():
+        with threads.ThreadScope(loop) as scope:
+            try:
+                scope.wait(never_ends())
+            except BaseException as error:
+                outcome.append(error)
+
+    thread = threading.Thread(target=function)
+    if begun:
+        serving = threading.Thread(target=loop.run_forever)
+        serving.start()
+        thread.start()
+        assert started.wait(DEADLINE)
+        loop.call_soon_threadsafe(loop.stop)
+        serving.join(DEADLINE)
+    else:
+        scheduled = threading.Event()
+        inner = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *args: (inner(*args), scheduled.set())
+        thread.start()
+        assert scheduled.wait(DEADLINE)
+    tasks = asyncio.all_tasks(loop)
+    loop.close()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    assert [type(each) for each in outcome] == [ScopeError]
+    for task in tasks:
+        # Nobody else ends a Task whose loop was closed before it.
+        task._log_destroy_pending = False
+        task.get_coro().close()
+
+
+def test_a_loop_that_ends_in_order_takes_its_threads_along(executor):
+    # asyncio.run cancels what still runs, and waits for it.
+    ended = []
+    steps = Steps()
+
+    def function():
+        try:
+            wait(steps.park())
+        finally:
+            # The Task that it waits for is cancelled, and its caller: once.
+            ended.append(wait(give("first")))
+            ended.append(wait(give("second")))
+
+    async def main():
+        task = start(executor, function)
+        await steps.until_parked()
+        return task
+
+    assert asyncio.run(main()).cancelled()
+    assert ended == ["first", "second"]
+
+
+def test_a_task_factory_that_fails_is_told_to_the_thread(run, executor):
+    def function():
+        coroutine = give("never")
+        with pytest.raises(Failure):
+            wait(coroutine)
+        coroutine.close()
+        return "told"
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        call = asyncio.create_task(executor.run(function))
+
+        def factory(loop, coroutine, **kwargs):
+            raise Failure
+
+        loop.set_task_factory(factory)
+        try:
+            return await call
+        finally:
+            loop.set_task_factory(None)
+
+    assert run(main()) == "told"
+
+
+# -- threads of the application --------------------------------------------------------
+
+
+@pytest.fixture
+def serving():
+    """Name the running loop the one that serves, as a server does."""
+    yield lambda: background.serve_on(asyncio.get_running_loop())
+    background.serve_on(None)
+
+
+async def which():
+    await asyncio.sleep(0)
+    return asyncio.get_running_loop()
+
+
+def test_asyncios_own_threads_wait_for_the_loop_that_serves(run, serving):
+    async def main():
+        serving()
+        found = await asyncio.to_thread(wait, which())
+        assert found is asyncio.get_running_loop()
+
+    run(main())
+
+
+def test_plain_threads_wait_for_the_loop_that_serves(run, serving):
+    async def main():
+        serving()
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+        found = []
+
+        def function():
+            # Bound to the loop that serves: it would fail on another one.
+            wait(event.wait())
+            found.append(wait(which()))
+
+        plain = [threading.Thread(target=function) for _ in range(5)]
+        for thread in plain:
+            thread.start()
+        loop.call_later(0.01, event.set)
+        await until(lambda: len(found) == 5)
+        for thread in plain:
+            thread.join()
+        assert set(found) == {loop}
+
+    run(main())
+
+
+def test_a_thread_waits_elsewhere_once_the_loop_has_ended(run, serving):
+    async def main():
+        serving()
+        return asyncio.get_running_loop()
+
+    ended = run(main())
+    found = wait(which())
+    assert found is not ended
+    assert found is background.background_loop().loop
+
+
+# -- cycles and leaks ------------------------------------------------------------------
+
+
+def test_a_failure_makes_no_reference_cycle(run, executor):
+    failures = []
+
+    def function():
+        try:
+            wait(fail())
+        except Failure as error:
+            failures.append(weakref.ref(error))
+
+    def raise_it():
+        raise Failure
+
+    async def main():
+        await executor.run(function)
+        try:
+            await executor.run(raise_it)
+        except Failure as error:
+            failures.append(weakref.ref(error))
+        await asyncio.sleep(0)
+        # A thread that is idle has let go of its last call.
+        await executor.aclose()
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+        assert [each() for each in failures] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_two_thousand_jobs_leave_nothing_behind(run, executor):
+    def function(number):
+        if number % 10 == 0:
+            wait(fail())
+        if number % 20 == 1:
+            wait(asyncio.sleep(60))
+        return wait(give(number))
+
+    async def one(number):
+        task = start(executor, function, number)
+        if number % 20 == 1:
+            asyncio.get_running_loop().call_later(0.002, task.cancel)
+        [result] = await asyncio.gather(task, return_exceptions=True)
+        return type(result)
+
+    async def many(count):
+        kinds = []
+        for begin in range(0, count, 20):
+            batch = (one(number) for number in range(begin, begin + 20))
+            kinds += await asyncio.gather(*batch)
+        return kinds.count(Failure), kinds.count(asyncio.CancelledError)
+
+    async def main():
+        await many(100)
+        gc.collect()
+        before = len(gc.get_objects())
+        assert await many(2_000) == (200, 100)
+        gc.collect()
+        return len(gc.get_objects()) - before
+
+    assert run(main()) < 200
