@@ -223,6 +223,9 @@ class Exchange(StartResponse):
         self._watcher = asyncio.create_task(self._look_for_the_end())
 
     async def _look_for_the_end(self) -> None:
+        # An eager Task begins while the request's Task runs, which would not see
+        # a cancellation before it waits, and that may be in the server.
+        await asyncio.sleep(0)
         if self._input is not None:
             await self._input.watch()
         else:

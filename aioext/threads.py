@@ -95,8 +95,9 @@ class _Wait:
         self.context.run(blocked_scope.set, scope)
         self.done = False
         self.task: asyncio.Task[Any] | None = None
-        # How many cancellations it was sent by the scope.
-        self._cancellations = 0
+        # Cancellations that the scope has sent on, and has yet to send on.
+        self._sent = 0
+        self._deferred = 0
         self._error: BaseException | None = None
 
     def start(self) -> None:
@@ -111,7 +112,7 @@ class _Wait:
             self._end()
             return
         self.task.add_done_callback(self._finish)
-        if self._cancellations:
+        if self._sent:
             self.task.cancel()
 
     async def _run(self) -> Any:
@@ -130,8 +131,13 @@ class _Wait:
         if task.cancelled():
             # Perhaps before its first step.
             self.close()
-        self.scope.count_ahead(task.cancelling() - self._cancellations)
+        self.scope.settle(self._foreign_cancellations(task) - self._deferred)
         self._end()
+
+    def _foreign_cancellations(self, task: asyncio.Task[Any]) -> int:
+        # asyncio.run, when it ends, cancels every Task: this one as well as the
+        # one that the thread works for. That is to be one cancellation.
+        return max(task.cancelling() - self._sent, 0)
 
     def _end(self) -> None:
         self.done = True
@@ -144,11 +150,18 @@ class _Wait:
 
     def cancel(self) -> bool:
         """Cancel the Task, on the loop; False if it is too late for that."""
-        ahead = self.task is None or self.task.cancelling() > self._cancellations
-        if ahead or self.task.cancel():
-            self._cancellations += 1
-            return True
-        return False
+        task = self.task
+        if task is None:
+            self._sent += 1
+        elif task.done():
+            return False
+        elif self._foreign_cancellations(task) > self._deferred:
+            # It may also be a timeout's, which will take it back. The end tells.
+            self._deferred += 1
+        else:
+            self._sent += 1
+            task.cancel()
+        return True
 
     def result(self) -> Any:
         """What came of it; sets here what it set in its context."""
@@ -173,8 +186,9 @@ class ThreadScope:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waits: list[_Wait] = []
-        self._cancellations = 0
-        self._ahead = 0
+        # Cancellations asked for that were not delivered; less than none after
+        # one that was delivered by somebody else before it was asked for.
+        self._due = 0
 
     def __enter__(self) -> ThreadScope:
         self._outer, _local.scope = _local.scope, self
@@ -186,7 +200,7 @@ class ThreadScope:
     @property
     def cancellation_pending(self) -> bool:
         """Whether a cancellation is still to be delivered."""
-        return self._cancellations > 0
+        return self._due > 0
 
     def wake(self) -> None:
         """Have the blocked thread look whether its wait is over."""
@@ -199,14 +213,10 @@ class ThreadScope:
         """
         self._inbox.put(call)
 
-    def count_ahead(self, cancellations: int) -> None:
-        """What the thread waited for was cancelled by somebody else.
-
-        :func:`asyncio.run` does so when it ends: it cancels every Task, this
-        one and the one that is the thread's caller. That is one cancellation.
-        """
+    def settle(self, delivered: int) -> None:
+        """A wait is over, in which ``delivered`` cancellations were not ours."""
         with self._lock:
-            self._ahead += cancellations
+            self._due -= delivered
 
     def cancel(self) -> None:
         """Cancel what the thread waits for, or what it waits for next.
@@ -214,10 +224,9 @@ class ThreadScope:
         To be called on the loop.
         """
         with self._lock:
-            if self._ahead > 0:
-                self._ahead -= 1
-            elif not self._waits or not self._waits[-1].cancel():
-                self._cancellations += 1
+            ahead = self._due < 0
+            if ahead or not self._waits or not self._waits[-1].cancel():
+                self._due += 1
 
     def wait(self, awaitable: Awaitable[Any]) -> Any:
         """Block this thread until ``awaitable`` is done on the loop.
@@ -229,8 +238,8 @@ class ThreadScope:
         waiting = _Wait(self, awaitable)
         del awaitable
         with self._lock:
-            if self._cancellations:
-                self._cancellations -= 1
+            if self._due > 0:
+                self._due -= 1
                 waiting.close()
                 raise asyncio.CancelledError
             self._waits.append(waiting)

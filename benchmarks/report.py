@@ -117,7 +117,7 @@ class Report:
         met = len(self._judged) - len(missed)
         print(f"\n{met} of {len(self._judged)} goals met.")
         for row in missed:
-            ratio = _two_digits(row.ratio) or row.detail
+            ratio = row.detail if row.ratio is None else f"{row.ratio:.3f}"
             print(f"{row.verdict}: {row.name}: {ratio} (goal {row.goal})")
 
 

@@ -13,7 +13,12 @@ author = "the aioext authors"
 project_copyright = author
 version = release = __version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "settings_list"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "settings_list",
+    "tidy_blocks",
+]
 exclude_patterns = ["examples"]
 needs_sphinx = "8.0"
 nitpicky = True
@@ -26,15 +31,17 @@ nitpick_ignore_regex = [
 autodoc_member_order = "bysource"
 autodoc_class_signature = "separated"
 autodoc_default_options = {"exclude-members": "__init__, __new__"}
-autodoc_typehints_format = "short"
+# Docstrings say what the types mean.
+autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 napoleon_use_ivar = True
 
 html_theme = "alabaster"
 html_theme_options = {
     "description": "Pyramid on asyncio",
     "fixed_sidebar": True,
-    "page_width": "1080px",
-    "sidebar_width": "230px",
+    "page_width": "1100px",
+    "sidebar_width": "250px",
 }
 html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
 html_copy_source = False

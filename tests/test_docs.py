@@ -12,6 +12,7 @@ import contextlib
 import csv
 import doctest
 import fnmatch
+import importlib
 import importlib.util
 import logging
 import os
@@ -32,6 +33,7 @@ from gunicorn.config import KNOWN_SETTINGS
 from pyramid.config import Configurator
 from pyramid.response import Response
 from pyramid.testing import DummyRequest
+from pyramid.threadlocal import get_current_request
 from servers import free_port, run
 from webtest import TestApp
 
@@ -93,6 +95,15 @@ def app_of(*includes, settings=None):
         for include in includes:
             config.include(include)
     return config.make_wsgi_app()
+
+
+def resolve(name):
+    """What a dotted name stands for: a module, or an attribute of something."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        parent, _, attribute = name.rpartition(".")
+        return getattr(resolve(parent), attribute)
 
 
 # The build --------------------------------------------------------------------
@@ -199,6 +210,24 @@ def test_code_blocks_have_a_language_that_is_looked_at():
     assert languages <= {"python", "console", "text"}
 
 
+def names_in_pages():
+    """The dotted names of aioext that the pages mention."""
+    names = set()
+    for path in PAGES:
+        text = path.read_text("utf-8")
+        names |= set(re.findall(r"(?<![\w./-])aioext(?:\.[A-Za-z_]\w*)+", text))
+    return names - {f"aioext.{setting.name}" for setting in SETTINGS}
+
+
+def test_names_in_pages_are_found():
+    assert {"aioext.config.CoroutineMapper", "aioext.helpers"} <= names_in_pages()
+
+
+@pytest.mark.parametrize("name", sorted(names_in_pages()))
+def test_every_name_in_a_page_exists(name):
+    resolve(name)
+
+
 async def _load():
     return "loaded"
 
@@ -276,9 +305,9 @@ def test_every_included_part_exists_and_every_example_is_included():
     for path in PAGES:
         for name, options in INCLUDED.findall(path.read_text("utf-8")):
             included.add(DOCS / name)
-            lines = (DOCS / name).read_text("utf-8").splitlines()
-            for marker in re.findall(r":(?:start-after|end-before): (.*)", options):
-                assert marker in lines, f"{path.name}: {name} has no line {marker!r}"
+            text = (DOCS / name).read_text("utf-8")
+            for marker in re.findall(r":(?:start|end)-\w+: (.*)", options):
+                assert marker in text, f"{path.name}: {name} has no {marker!r}"
     files = {
         path
         for path in EXAMPLES.rglob("[!.]*.*")
@@ -593,6 +622,35 @@ def test_views(load, tmp_path):
     for path, body in expected.items():
         assert asyncio.run(answer(path)) == body
         assert TestApp(gateway.app).get(path).body == body
+
+
+def bodies(config):
+    def chunks(request):
+        yield b"current" if get_current_request() is request else b"none"
+
+    async def asynchronous_chunks(request):
+        yield b"current" if get_current_request() is request else b"none"
+
+    def ordinary(request):
+        return Response(app_iter=chunks(request))
+
+    async def coroutine(request):
+        return Response(app_iter=chunks(request))
+
+    async def asynchronous(request):
+        return Response(app_iter=asynchronous_chunks(request))
+
+    for view in (ordinary, coroutine, asynchronous):
+        config.add_view(view, name=view.__name__)
+
+
+@pytest.mark.parametrize("mode", ["executor", "inline", "request"])
+@pytest.mark.parametrize("view", ["ordinary", "coroutine", "asynchronous"])
+def test_the_request_is_current_in_its_body_as_the_page_says(mode, view):
+    app = app_of(bodies, settings={"aioext.sync_views": mode})
+    client = Client(f"/{view}")
+    assert asyncio.run(client.call(Gateway(app))).body == b"current"
+    assert TestApp(app).get(f"/{view}").body == b"none"
 
 
 def test_life_cycle(load, caplog):

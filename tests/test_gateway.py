@@ -1001,6 +1001,28 @@ def test_write_fails_when_the_client_has_gone(run):
     assert len(events) == 1
 
 
+def test_an_application_that_wrote_and_waits_ends_when_its_client_leaves(run):
+    events = []
+
+    def app(environ, start_response):
+        start_response("200 OK", [])(b"a")
+        try:
+            wait(asyncio.Event().wait())
+        finally:
+            events.append("finally")
+
+    async def main():
+        client = Client()
+        task = client.start(Gateway(app))
+        await client.until_body(b"a")
+        client.leave()
+        async with asyncio.timeout(5):
+            await task
+
+    run(main())
+    assert events == ["finally"]
+
+
 def test_a_close_that_waits_is_not_cut_short_by_the_end_of_the_response(run):
     # uvicorn answers a receive() that still waits with http.disconnect as soon
     # as the response is complete.
@@ -1367,6 +1389,24 @@ def test_a_nested_request_whose_client_leaves_does_not_end_the_outer_one(run):
         assert client.body == b"outer"
 
     run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks")
+@pytest.mark.parametrize("body", [None, [b"x"]])
+def test_eager_tasks_leave_no_cancellation_behind(body):
+    # The client has gone already when the watcher looks for the first time.
+    async def main():
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        asyncio.current_task().cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        client = Client(body=body)
+        client.leave()
+        await client.call(Gateway(stream(lambda environ: iter([b"a"] * 10))))
+        await asyncio.sleep(0)
+        assert asyncio.current_task().cancelling() == 1
+
+    asyncio.run(main())
 
 
 def test_a_server_that_runs_no_task_is_served():

@@ -242,6 +242,10 @@ class Steps:
         self.parked += 1
         await asyncio.sleep(3600)
 
+    async def park_until_released(self):
+        self.parked += 1
+        await until(self.release.is_set)
+
     async def until_parked(self, times=1):
         await until(lambda: self.parked == times)
 
@@ -494,6 +498,42 @@ def test_a_cancellation_and_the_end_of_a_wait_may_cross(run, executor):
     assert run(main()) <= {"swallowed", "not told", asyncio.CancelledError}
 
 
+def test_a_cancellation_in_the_moment_of_a_timeout_is_not_lost(run, executor):
+    steps = Steps()
+    seen = []
+
+    async def limited():
+        try:
+            async with asyncio.timeout(0):
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    # The timeout's cancellation is delivered, and not taken back.
+                    await steps.park_until_released()
+        except TimeoutError:
+            seen.append("timeout")
+
+    def function():
+        wait(limited())
+        try:
+            wait(give("never"))
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    async def main():
+        task = start(executor, function)
+        await steps.until_parked()
+        task.cancel()
+        await some_turns()
+        steps.release.set()
+        await asyncio.wait([task], timeout=DEADLINE)
+        assert task.cancelled()
+
+    run(main())
+    assert seen == ["timeout", "cancelled"]
+
+
 # -- the loop goes away ----------------------------------------------------------------
 
 
@@ -558,19 +598,31 @@ def test_a_loop_that_ends_in_order_takes_its_threads_along(executor):
 
     def function():
         try:
-            wait(steps.park())
+            wait(cleans_up())
         finally:
             # The Task that it waits for is cancelled, and its caller: once.
             ended.append(wait(give("first")))
             ended.append(wait(give("second")))
+
+    async def cleans_up():
+        try:
+            await steps.park()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            ended.append("coroutine")
 
     async def main():
         task = start(executor, function)
         await steps.until_parked()
         return task
 
-    assert asyncio.run(main()).cancelled()
-    assert ended == ["first", "second"]
+    # In which order asyncio cancels the two is up to a set.
+    for _ in range(20):
+        steps.parked = 0
+        ended.clear()
+        assert asyncio.run(main()).cancelled()
+        assert ended == ["coroutine", "first", "second"]
 
 
 def test_a_task_factory_that_fails_is_told_to_the_thread(run, executor):

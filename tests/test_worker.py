@@ -35,7 +35,7 @@ from life import (
     pids,
     python,
 )
-from servers import DEADLINE, WORKER, Server, free_port, poll, run, serve
+from servers import COMMANDS, DEADLINE, WORKER, Server, free_port, poll, run, serve
 
 from aioext.gunicorn.worker import (
     CLOSING,
@@ -574,6 +574,33 @@ def test_sigterm_lets_running_requests_end_and_closes_then():
         assert server.process.wait(DEADLINE) == 0
         assert events(server)[-3:] == CLOSED
         assert_clean(server)
+
+
+def test_sigterm_is_noticed_while_the_application_is_loaded(tmp_path):
+    go_on = tmp_path / "go_on"
+    command = [*COMMANDS["gunicorn"], "worker_slow", "--graceful-timeout", "25"]
+    server = Server(command, APPS, {"GO_ON": str(go_on)})
+    try:
+        server.wait_for("importing")
+        server.send_signal(signal.SIGTERM)
+        server.wait_for("Handling signal: term")
+        go_on.touch()
+        assert server.process.wait(15) == 0
+        assert "SIGKILL" not in server.output
+    finally:
+        server.close()
+
+
+def test_an_idle_worker_stops_without_waiting_for_its_next_look():
+    def seconds_to_stop():
+        with gunicorn("worker_plain:wsgi") as server:
+            server.wait_for("ASGI server listening")
+            started = time.monotonic()
+            assert server.stop() == 0
+            return time.monotonic() - started
+
+    # gunicorn looks once a second; so one of three would take longer at least.
+    assert min(seconds_to_stop() for _ in range(3)) < 0.5
 
 
 def test_sigterm_cuts_an_endless_response_in_time_to_close():

@@ -23,15 +23,19 @@ import, in one line, and ends the server.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import gc
 import inspect
 import logging
 import os
+import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ..gateway import Gateway
+from ..greenlets import current_task
 from ..lifespan import lifespans_of
 
 NEEDED = 27
@@ -84,6 +88,37 @@ class AsyncGunicornWorker(ASGIWorker):
         if cfg.reload and lifespans_of(None):
             log.warning(RELOAD)
 
+    _serving: asyncio.Task[None] | None = None
+
+    def init_signals(self) -> None:
+        """Have signals noticed whenever they come; called by gunicorn at boot.
+
+        A handler that is given to a loop before it runs misses what comes
+        before that, on uvloop for good.
+        """
+        super().init_signals()
+        for number, handle in (
+            (signal.SIGTERM, self.handle_exit_signal),
+            (signal.SIGINT, self.handle_quit_signal),
+            (signal.SIGQUIT, self.handle_quit_signal),
+        ):
+            self.loop.remove_signal_handler(number)
+            signal.signal(number, self._on_the_loop(handle))
+
+    def _on_the_loop(self, handle: Callable[[], None]) -> Callable[..., None]:
+        return lambda *args: self.loop.call_soon_threadsafe(handle)
+
+    def notify(self) -> None:
+        """Tell the master that this worker lives; called once a second."""
+        self._serving = current_task()
+        super().notify()
+
+    def _stop_sleeping(self) -> None:
+        # gunicorn looks every second whether it is to stop; a cancellation of
+        # the Task that does so makes it look now.
+        if self.alive and self._serving is not None:
+            self._serving.cancel()
+
     def init_process(self) -> None:
         """Run the worker until its end; called by gunicorn after the fork."""
         try:
@@ -124,10 +159,16 @@ class AsyncGunicornWorker(ASGIWorker):
 
     def handle_exit_signal(self) -> None:
         """Stop gracefully, and leave time for closing; see the module."""
+        self._stop_sleeping()
         super().handle_exit_signal()
         patience = self.cfg.graceful_timeout
         patience -= min(CLOSING, CLOSING_PART * patience)
         self.loop.call_later(patience, self.handle_quit_signal)
+
+    def handle_quit_signal(self) -> None:
+        """Stop at once."""
+        self._stop_sleeping()
+        super().handle_quit_signal()
 
 
 def speaks_asgi(application: Any) -> bool:
