@@ -179,7 +179,8 @@ def _work(job: _Job) -> None:
             return
         job.driver.switch()  # type: ignore[union-attr]
         while job.fn is None:
-            # A greenlet that outlived its job has ended, and this is its parent.
+            # A greenlet that outlived its job has ended, and this is its parent;
+            # or somebody threw an exception in here, and the driver knows now.
             job.driver.switch()  # type: ignore[union-attr]
 
 
@@ -250,9 +251,6 @@ def run(
                 raise
             except BaseException as error:
                 job.error = error
-            if job.done:
-                # Somebody threw an exception into the greenlet meanwhile.
-                break
             # A coroutine may be resumed in another greenlet than before: its
             # first step can run eagerly inside one, the next ones on the loop.
             here = getcurrent()

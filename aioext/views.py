@@ -210,7 +210,7 @@ def drive(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         del argument
 
 
-def _not_waited_for(generator: Generator[Any, Any, Any], yielded: Any) -> TypeError:
+def _not_waited_for(generator: Any, yielded: Any) -> TypeError:
     message = YIELDED.format(generator.__qualname__, yielded)
     if inspect.iscoroutine(yielded):
         yielded.close()

@@ -18,7 +18,8 @@ replaced while the plugin is loaded, as a harness may and a package may not:
   scope of the environ, has a :class:`~aioext.gateway.Gateway` serve it on a
   running loop, and makes a WSGI response of the messages. WebTest's linter
   stands on both sides. The application's lifespan lasts from its first request
-  to the end of the test.
+  to the end of the test;
+* ``Router.__call__`` refuses what has not come through the bridge.
 
 One request at a time proves little about a server of many, so each is made to
 overlap with those of another application, the :class:`Neighbour`. The view
@@ -121,6 +122,7 @@ class Harness:
         self._replace(BaseRequest, "call_application", self._call_application)
         if self.mode != "bridge":
             self._replace(Configurator, "setup_registry", self._setup_registry)
+            self._replace(Router, "__call__", self._call_router)
         if self.mode in ("executor", "inline", "request"):
             self._replace(DefaultViewMapper, "__call__", self._map_view)
 
@@ -152,6 +154,12 @@ class Harness:
         if isinstance(application, Router) and not self.neighbour.serving:
             application = Bridge(application, self)
         return original(application, *args, **kwargs)
+
+    def _call_router(
+        self, original: Any, router: Router, args: Any, kwargs: Any
+    ) -> Any:
+        assert self.neighbour.serving, "this request goes past the bridge"
+        return original(*args, **kwargs)
 
     def begin_lifespan(self, app: Any) -> None:
         if app not in self.lifespans:

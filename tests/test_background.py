@@ -413,7 +413,11 @@ def test_a_loop_of_another_process_is_left_alone():
 
 def test_ctrl_c_in_the_waiting_thread_cancels_what_it_waits_for():
     program = """
-        import asyncio, aioext
+        import asyncio, signal
+        import aioext
+
+        # A shell's background jobs ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
         async def parked():
             print("waits", flush=True)

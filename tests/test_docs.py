@@ -207,7 +207,13 @@ def test_code_blocks_have_a_language_that_is_looked_at():
     languages = set()
     for path in PAGES:
         languages |= set(re.findall(r"\.\. code-block:: (.*)", path.read_text("utf-8")))
-    assert languages <= {"python", "console", "text"}
+    assert languages <= {"python", "console", "sh", "text"}
+
+
+def test_no_code_is_without_a_language():
+    for path in PAGES:
+        bare = re.findall(r"^(?! *\.\. ).*::$", path.read_text("utf-8"), re.MULTILINE)
+        assert not bare, f"{path.name}: {bare}"
 
 
 def names_in_pages():
@@ -246,6 +252,7 @@ def prelude():
         "synchronize": aioext.synchronize,
         "use_executor": use_executor,
         "wait": wait,
+        "wsgi_application": lambda environ, start_response: [],
     }
 
 

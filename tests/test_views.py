@@ -11,7 +11,14 @@ from unittest.mock import AsyncMock, MagicMock, call
 import pytest
 
 from aioext import synchronize
-from aioext.views import Kind, drive, kind_of, make_awaitable, resolve_partial
+from aioext.views import (
+    Kind,
+    drive,
+    kind_of,
+    make_awaitable,
+    resolve_partial,
+    show_parameters,
+)
 
 
 def function(request):
@@ -207,6 +214,23 @@ def test_a_partial_that_lacks_two_arguments_takes_the_context_too():
     assert resolved.__module__ == __name__
     resolved = resolve_partial(functools.partial(lambda *args: args))
     assert resolved(1, 2) == (1, 2)
+
+
+def test_a_function_may_show_the_parameters_of_what_it_wraps():
+    @functools.wraps(takes_both)
+    def wrapper(*args): ...
+
+    show_parameters(wrapper)
+    assert inspect.getfullargspec(wrapper).args == ["context", "request"]
+
+
+def test_what_does_not_tell_its_parameters_is_left_alone():
+    # ``getattr`` is built in, and has no signature.
+    @functools.wraps(getattr)
+    def wrapper(*args): ...
+
+    show_parameters(wrapper)
+    assert inspect.getfullargspec(wrapper).varargs == "args"
 
 
 def test_what_is_no_partial_is_left_alone():
