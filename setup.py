@@ -33,14 +33,18 @@ scaffold = ["cookiecutter >= 2.6"]
 uwsgi = ["uwsgi >= 2.0.31"]
 
 lint = ["ruff >= 0.12"]
+docs = ["sphinx >= 8"]
 
 tests = [
+    *docs,  # for the documentation, which is built
     *lint,  # for the code of generated projects
     "WebTest",
     "a2wsgi",
     "aiosqlite",
+    "anyio",
     "cookiecutter >= 2.6",
     "cornice",
+    "gevent",
     "granian",
     "greenback",
     "h2",
@@ -55,13 +59,13 @@ tests = [
     # Pyramid reads assets through pkg_resources, which setuptools 82 dropped.
     "setuptools >= 77, < 82",
     "sqlalchemy >= 2.1",
+    "trustme",
     "uvicorn",
     "waitress",
     "zope.component",  # for the tests of Pyramid
     "zope.sqlalchemy",
 ]
 benchmarks = ["a2wsgi", "fastapi", "gevent", "starlette", "uvicorn"]
-docs = ["sphinx >= 8"]
 
 setup(
     name="aioext",

@@ -195,7 +195,11 @@ class Executor:
         with self._lock:
             closed, self._threads = self._threads, None
         if closed is not None and closed.pid == os.getpid():
-            await asyncio.to_thread(closed.pool.shutdown)
+            try:
+                await asyncio.to_thread(closed.pool.shutdown)
+            except RuntimeError:
+                # The interpreter ends: it starts no thread, and has joined these.
+                closed.pool.shutdown()
 
     def _forget_after_fork(self) -> None:
         # The child has no such threads, and one may have held the lock.

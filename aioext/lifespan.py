@@ -214,10 +214,12 @@ def remember(event: Any) -> None:
     """
     registry = event.app.registry
     registry.unregisterHandler(remember, (IApplicationCreated,))
-    handlers = itertools.chain(
-        registry.registeredHandlers(), registry.registeredSubscriptionAdapters()
-    )
-    registry.has_listeners = any(True for _ in handlers)
+    if isinstance(registry, Registry):
+        # A registry that is not Pyramid's own does not count its listeners.
+        handlers = itertools.chain(
+            registry.registeredHandlers(), registry.registeredSubscriptionAdapters()
+        )
+        registry.has_listeners = any(True for _ in handlers)
     _created[registry.getUtility(ILifespan)] = None
 
 

@@ -6,8 +6,8 @@ unless the body ends: WebOb takes less for a client that has gone.
 
 Nothing is read ahead of what is asked for, so the server stops reading from a
 client whose body nobody wants. The one exception is :meth:`Input.watch`, which
-looks for the client's end and has to step over body messages to see it: it
-stops when :data:`MAX_AHEAD` bytes wait to be read.
+looks for the client's end and has to step over body messages to see it: when
+:data:`MAX_AHEAD` bytes wait to be read, it nearly stops.
 
 Two may want to receive at once, the watcher on the loop and a reader, perhaps
 in a thread: a lock lets one of them in. What is received is put aside, and goes
@@ -27,6 +27,7 @@ from .exceptions import ClientDisconnected
 __all__ = ["EMPTY", "Input"]
 
 MAX_AHEAD = 65_536
+PATIENCE = 10.0
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -167,8 +168,8 @@ class Input:
     async def watch(self) -> None:
         """Return when the client has gone.
 
-        A client that sends :data:`MAX_AHEAD` bytes of body that nobody reads
-        is not looked at any more until somebody does.
+        A client of whose body :data:`MAX_AHEAD` bytes wait to be read is only
+        looked at every :data:`PATIENCE` seconds, a message each time.
 
         Cancellation: safe; nothing is lost.
         """
@@ -180,9 +181,10 @@ class Input:
 
     async def _watch_once(self) -> None:
         if len(self._ahead) >= MAX_AHEAD and not self._ended:
+            # Its end may come behind more of its body, and a stream that is
+            # never told of it might go on for ever.
             self._room = asyncio.get_running_loop().create_future()
-            await self._room
-            return
+            await asyncio.wait((self._room,), timeout=PATIENCE)
         async with self._lock:
             await self._receive_message()
 

@@ -111,6 +111,25 @@ def stream(environ, start_response):
     return generate()
 
 
+released = asyncio.Event()
+
+
+def hold(environ, start_response):
+    start_response("200 OK", TEXT)
+
+    def generate():
+        yield b"first"
+        wait(released.wait())
+
+    return generate()
+
+
+def release(environ, start_response):
+    released.set()
+    start_response("200 OK", TEXT)
+    return []
+
+
 def download(environ, start_response):
     count = int(argument(environ, "mebibytes"))
     start_response("200 OK", [("Content-Length", str(count * len(MEBIBYTE)))])
@@ -171,6 +190,8 @@ PATHS = {
     "fail-late": fail_late,
     "stream": stream,
     "download": download,
+    "hold": hold,
+    "release": release,
     "pyramid": make_pyramid(),
     "context": context,
 }

@@ -127,9 +127,10 @@ def test_a_server_that_does_not_lower_names_is_understood():
 
 
 def test_a_client_cannot_make_the_learned_names_grow_without_limit():
+    for length in range(60_000, 60_003):
+        headers_of((b"x" * length, b"1"))
     for number in range(3000):
         headers_of((b"x-%d" % number, b"1"))
-    headers_of((b"x" * 60_000, b"1"))
     learned = environ_module._keys
     assert len(learned) <= 1024
     assert sum(map(len, learned)) < 100_000

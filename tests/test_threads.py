@@ -426,37 +426,68 @@ def test_each_of_two_cancellations_is_delivered(run, executor):
     assert run(main()) == "ended"
 
 
-def test_a_cancellation_before_the_awaitable_has_begun_closes_it(run, executor):
+@pytest.mark.parametrize("first", ["wait", "cancellation"])
+def test_a_cancellation_before_the_awaitable_has_begun_closes_it(run, executor, first):
     # Otherwise Python warns that it was never awaited: an error here.
     steps = Steps()
 
     def function():
-        steps.log.append("asks")
-        try:
-            wait(give("never started"))
-        except asyncio.CancelledError:
-            return "cancelled"
+        steps.log.append("begun")
+        steps.hold()
+        coroutine = give("never started")
+        with pytest.raises(asyncio.CancelledError):
+            wait(coroutine)
+        return wait(give("went on"))
 
     async def main():
+        asked = threading.Event()
         loop = asyncio.get_running_loop()
-        scheduled = threading.Event()
-        inner = loop.call_soon_threadsafe
+        call_soon_threadsafe = loop.call_soon_threadsafe
 
-        def call_soon_threadsafe(*args):
-            handle = inner(*args)
-            scheduled.set()
-            return handle
+        def tell(*args):
+            asked.set()
+            return call_soon_threadsafe(*args)
 
-        loop.call_soon_threadsafe = call_soon_threadsafe
         task = start(executor, function)
-        await asyncio.sleep(0)
+        await until(lambda: steps.log)
+        loop.call_soon_threadsafe = tell
         # The loop is held until the thread has asked it for something.
-        assert scheduled.wait(DEADLINE)
-        task.cancel()
+        if first == "cancellation":
+            task.cancel()
+        steps.release.set()
+        assert asked.wait(DEADLINE)
+        if first == "wait":
+            task.cancel()
         return await task
 
-    for _ in range(5):
-        assert run(main()) == "cancelled"
+    assert run(main()) == "went on"
+
+
+def test_a_cancellation_after_the_end_of_a_wait_is_delivered_at_the_next(run, executor):
+    steps = Steps()
+
+    def function(future):
+        steps.log.append(threads.current_scope())
+        value = wait(future)
+        with pytest.raises(asyncio.CancelledError):
+            wait(give("never"))
+        return value
+
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        task = start(executor, function, future)
+        await until(lambda: steps.log)
+        # The thread is busy while what it waits for is done already.
+        steps.log[0].call_in_thread(steps.hold)
+        await until(lambda: asyncio.all_tasks() - {task, asyncio.current_task()})
+        future.set_result("value")
+        await until(lambda: not asyncio.all_tasks() - {task, asyncio.current_task()})
+        task.cancel()
+        await some_turns()
+        steps.release.set()
+        return await task
+
+    assert run(main()) == "value"
 
 
 def test_a_timeout_around_a_thread_that_waits(run, executor):

@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -19,6 +18,7 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+import trustme
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.reloader import preferred_reloader, reloader_engines
@@ -425,23 +425,15 @@ def test_a_unix_socket_is_served(tmp_path):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for localhost that its own key has signed, and that key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is needed to make a certificate")
+    """A certificate for localhost, and its key."""
     directory = tmp_path_factory.mktemp("certificate")
-    names = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"),
-            *("-pkeyopt", "ec_paramgen_curve:prime256v1", *names.split()),
-            *("-keyout", "key.pem", "-out", "cert.pem"),
-        ],
-        cwd=directory,
-        check=True,
-        capture_output=True,
-    )
-    return directory / "cert.pem", directory / "key.pem"
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(key)
+    for part in (*issued.cert_chain_pems, authority.cert_pem):
+        part.write_to_path(cert, append=True)
+    return cert, key
 
 
 @pytest.fixture(scope="module")

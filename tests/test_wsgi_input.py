@@ -355,6 +355,17 @@ class TestWatch:
 
         run(main())
 
+    def test_finds_the_end_behind_a_body_that_nobody_reads(self, run, monkeypatch):
+        monkeypatch.setattr("aioext.wsgi_input.PATIENCE", 0.001)
+
+        async def main():
+            receive = Channel(*[request_part(b"x" * MAX_AHEAD, True)] * 3, DISCONNECT)
+            body = Input(receive)
+            await body.watch()
+            assert len(await spawn_greenlet(body.read, 3 * MAX_AHEAD)) == 3 * MAX_AHEAD
+
+        run(main())
+
     def test_a_body_of_tiny_parts_takes_no_more_memory_than_its_bytes(self, run):
         async def main():
             receive = Channel(*[request_part(b"", True)] * 10_000)

@@ -234,11 +234,12 @@ def test_some_responses_have_no_body_and_some_no_length(
 
 
 def test_what_is_learned_does_not_grow_without_limit():
+    for length in range(60_000, 60_003):
+        StartResponse("GET")("200 " + "x" * length, [("x" * length, "1")])
     for number in range(3000):
         start = StartResponse("GET")
         start(f"200 {number}", [(f"X-{number}", "1")])
         assert start.message()["headers"] == [(b"x-%d" % number, b"1")]
-    StartResponse("GET")("200 " + "x" * 60_000, [("x" * 60_000, "1")])
     for learned in (wsgi_response._names, wsgi_response._codes):
         assert len(learned) <= 1024
         assert sum(map(len, learned)) < 100_000
