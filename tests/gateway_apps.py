@@ -133,7 +133,7 @@ def release(environ, start_response):
 def download(environ, start_response):
     count = int(argument(environ, "mebibytes"))
     start_response("200 OK", [("Content-Length", str(count * len(MEBIBYTE)))])
-    return (MEBIBYTE for _ in range(count))
+    return (b"%08d" % number + MEBIBYTE[8:] for number in range(count))
 
 
 async def coroutine(request):

@@ -338,6 +338,16 @@ def test_a_call_left_behind_by_a_thread_that_has_gone_on_runs_later(with_executo
     assert with_executor(use, workers=1).startswith("aioext-executor")
 
 
+def test_a_thread_that_waits_is_left_alone_while_others_are_free(with_executor):
+    async def use(executor):
+        def function():
+            return wait(executor.run(thread_name)) != thread_name()
+
+        return [await executor.run(function) for _ in range(50)]
+
+    assert all(with_executor(use, workers=8))
+
+
 def test_a_call_that_was_offered_runs_once(with_executor):
     ran = []
 

@@ -233,9 +233,11 @@ class Steps:
     def __init__(self):
         self.log = []
         self.parked = 0
+        self.held = False
         self.release = threading.Event()
 
     def hold(self):
+        self.held = True
         assert self.release.wait(DEADLINE)
 
     async def park(self):
@@ -479,6 +481,7 @@ def test_a_cancellation_after_the_end_of_a_wait_is_delivered_at_the_next(run, ex
         await until(lambda: steps.log)
         # The thread is busy while what it waits for is done already.
         steps.log[0].call_in_thread(steps.hold)
+        await until(lambda: steps.held)
         await until(lambda: asyncio.all_tasks() - {task, asyncio.current_task()})
         future.set_result("value")
         await until(lambda: not asyncio.all_tasks() - {task, asyncio.current_task()})

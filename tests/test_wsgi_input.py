@@ -252,6 +252,10 @@ def test_a_cancelled_read_loses_nothing(run):
 
 
 class TestWatch:
+    @pytest.fixture(autouse=True)
+    def _be_patient(self, monkeypatch):
+        monkeypatch.setattr("aioext.wsgi_input.PATIENCE", 1000)
+
     def test_ends_when_the_client_leaves(self, run):
         async def main():
             receive = body_of(b"a")

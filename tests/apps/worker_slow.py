@@ -3,7 +3,7 @@
 import os
 import time
 
-print("importing", flush=True)
+os.write(1, b"importing\n")
 deadline = time.monotonic() + 30
 while not os.path.exists(os.environ["GO_ON"]):
     if time.monotonic() > deadline:
