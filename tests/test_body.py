@@ -243,8 +243,9 @@ def test_a_range_of_an_executor_body_runs_in_the_executor_as_well(bridged):
 
 
 def test_an_executor_body_has_a_range_only_if_its_body_has_one():
-    body = ExecutorBody(Chunks(b"a"), Executor(1))
-    assert not hasattr(body, "app_iter_range")
+    assert not hasattr(ExecutorBody(Chunks(b"a"), Executor(1)), "app_iter_range")
+    body = ExecutorBody(RangeBody(b"a"), Executor(1))
+    assert hasattr(body, "app_iter_range")
     assert not hasattr(body, "encoding")
 
 

@@ -10,7 +10,7 @@ import pytest
 from pyramid.registry import Registry
 from pyramid.threadlocal import manager
 
-from aioext import spawn_greenlet, synchronize, use_executor, wait
+from aioext import spawn_greenlet, synchronize, threads, use_executor, wait
 from aioext.executor import Executor, current_executor
 from aioext.interfaces import IExecutor
 
@@ -338,7 +338,12 @@ def test_a_call_left_behind_by_a_thread_that_has_gone_on_runs_later(with_executo
     assert with_executor(use, workers=1).startswith("aioext-executor")
 
 
-def test_a_thread_that_waits_is_left_alone_while_others_are_free(with_executor):
+def test_a_thread_that_waits_is_left_alone_while_others_are_free(
+    with_executor, monkeypatch
+):
+    offered = []
+    monkeypatch.setattr(threads.ThreadScope, "call_in_thread", offered.append)
+
     async def use(executor):
         def function():
             return wait(executor.run(thread_name)) != thread_name()
@@ -346,6 +351,24 @@ def test_a_thread_that_waits_is_left_alone_while_others_are_free(with_executor):
         return [await executor.run(function) for _ in range(50)]
 
     assert all(with_executor(use, workers=8))
+    assert offered == []
+
+
+def test_a_call_that_ran_in_the_waiting_thread_keeps_nothing(with_executor):
+    # It is still in the queue of the executor, which nobody reads meanwhile.
+    def function(executor):
+        thing = Thing()
+        reference = weakref.ref(thing)
+        calling = executor.run(bool, thing)
+        del thing
+        assert wait(calling) is True
+        del calling
+        return reference() is None
+
+    async def use(executor):
+        return await executor.run(function, executor)
+
+    assert with_executor(use, workers=1)
 
 
 def test_a_call_that_was_offered_runs_once(with_executor):
