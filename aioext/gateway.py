@@ -72,7 +72,8 @@ class Gateway:
     ) -> None:
         self.app = app
         self._base = base_environ(multiprocess, FileWrapper)
-        self._isolate = isolate
+        # Serves a request that has a Task and a context to itself.
+        self._alone = Gateway(app, multiprocess=multiprocess) if isolate else None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,22 +88,10 @@ class Gateway:
         if self._loop is not loop:
             self._loop = loop
             background.serve_on(loop)
-        if self._isolate or threadlocal.context_is_used():
-            alone = self._respond(scope, receive, send)
-            await loop.create_task(alone, context=threadlocal.isolated())
-        else:
-            await self._respond(scope, receive, send)
-
-    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await lifespan.serve(self.app, receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close"})
-        else:
-            raise NotImplementedError(f"ASGI scope of type {scope['type']!r}")
-
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._alone is not None or threadlocal.context_is_used():
+            serving = (self._alone or self)(scope, receive, send)
+            await loop.create_task(serving, context=threadlocal.isolated())
+            return
         exchange = Exchange(scope, receive, send)
         try:
             body = await greenlets.run(exchange.run, (self.app, self._base))
@@ -116,13 +105,24 @@ class Gateway:
             if not exchange.cancelled_itself:
                 raise GatewayError(CANCELLED) from error
         finally:
-            exchange.leave()
+            if exchange.is_streamed:
+                exchange.leave()
             threadlocal.forget()
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan.serve(self.app, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
+        else:
+            raise NotImplementedError(f"ASGI scope of type {scope['type']!r}")
 
 
 class Exchange(StartResponse):
     """One request and its response; the application's ``start_response``."""
 
+    is_streamed = False
     cancelled_itself = False
     _disconnected = False
     _watching = False
@@ -214,12 +214,13 @@ class Exchange(StartResponse):
             raise ClientDisconnected(GONE) from None
 
     def _remember_task(self) -> None:
+        self.is_streamed = True
         self._task = greenlets.current_task()
         if self._task is not None:
             self._cancellations = self._task.cancelling()
 
     def _watch(self) -> None:
-        self._watching = True
+        self.is_streamed = self._watching = True
         self._watcher = asyncio.create_task(self._look_for_the_end())
 
     async def _look_for_the_end(self) -> None:

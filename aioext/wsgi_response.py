@@ -32,6 +32,8 @@ CONNECTION_FIELDS = frozenset(
 LENGTH = b"content-length"
 _CONTROL = re.compile("[\r\n\0]")
 _STATUS = re.compile("([1-9][0-9][0-9])(?: [^\r\n\0]*)?")
+# RFC 9110 section 6.4.1; 1xx, 204 and 304.
+_NO_BODY = frozenset((*range(100, 200), 204, 304))
 # A token (RFC 9110 section 5.6.2).
 _NAME = re.compile("[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 # What applications say is learned, up to a limit of number and length.
@@ -105,8 +107,7 @@ class StartResponse:
     @property
     def omits_body(self) -> bool:
         """Whether the response has no body, whatever the application gives."""
-        status = self.status
-        return self.method == "HEAD" or status in (204, 304) or 100 <= status < 200
+        return self.status in _NO_BODY or self.method == "HEAD"
 
     def message(self, length: int | None = None) -> dict[str, Any]:
         """The ASGI message that starts the response.

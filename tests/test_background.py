@@ -413,24 +413,28 @@ def test_a_loop_of_another_process_is_left_alone():
 
 def test_ctrl_c_in_the_waiting_thread_cancels_what_it_waits_for():
     program = """
-        import asyncio, signal
+        import asyncio, os, signal
         import aioext
+
+        def tell(event):
+            # In one write, for two threads do so.
+            os.write(1, event.encode() + b"\\n")
 
         # A shell's background jobs ignore it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
         async def parked():
-            print("waits", flush=True)
+            tell("waits")
             try:
                 await asyncio.sleep(3600)
             finally:
                 await asyncio.sleep(0)
-                print("cancelled", flush=True)
+                tell("cancelled")
 
         try:
             aioext.wait(parked())
         except KeyboardInterrupt:
-            print("interrupted", flush=True)
+            tell("interrupted")
         aioext.wait(asyncio.sleep(0))
         """
     process = subprocess.Popen(

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from pyramid.exceptions import ConfigurationError
 from pyramid.util import object_description
 from pyramid.viewderivers import DefaultViewMapper
+from webob import Response
 
 from .. import bridge
 from ..body import adapt_body
@@ -119,7 +120,10 @@ class CoroutineOrExecutorMapper(AioextMapper):
 
 def _in_greenlet(mapped: MappedView) -> MappedView:
     def greenlet_view(context: Any, request: Any) -> Any:
-        return adapt_body(_settle(mapped(context, request)))
+        result = mapped(context, request)
+        if not isinstance(result, Response):
+            result = _settle(result)
+        return adapt_body(result)
 
     return greenlet_view
 
@@ -155,7 +159,7 @@ def _settle(result: Any) -> Any:
         return bridge.wait(result)
     if type(result) is types.GeneratorType:
         return bridge.wait(drive(result)) if _is_awaitable_generator(result) else result
-    return bridge.wait(result) if inspect.isawaitable(result) else result
+    return bridge.wait(result) if hasattr(type(result), "__await__") else result
 
 
 def _is_awaitable_generator(generator: types.GeneratorType) -> bool:
