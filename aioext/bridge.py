@@ -169,12 +169,12 @@ async def spawn_greenlet(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwarg
     try:
         if handled is None:
             return await greenlets.run(fn, args, kwargs)
-        return await greenlets.run(_call_while_handling, (handled, fn, args, kwargs))
+        return await greenlets.run(call_while_handling, (handled, fn, args, kwargs))
     finally:
         del handled
 
 
-def _call_while_handling(
+def call_while_handling(
     handled: BaseException,
     fn: Callable[..., Any],
     args: tuple[Any, ...],

@@ -25,6 +25,7 @@ import asyncio
 import contextvars
 import functools
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from zope.interface import implementer
 
 from . import bridge, threads
 from .interfaces import IExecutor
+from .views import show_parameters
 
 __all__ = ["Executor", "current_executor", "use_executor"]
 
@@ -159,6 +161,14 @@ class Executor:
         return call.result()
 
     async def _perform(self, function: Callable[[], Any]) -> _Call:
+        handled = sys.exc_info()[1]
+        if handled is not None:
+            # What the caller is handling, an exception view for one, is to be
+            # found in the thread as well.
+            function = functools.partial(
+                bridge.call_while_handling, handled, function, (), {}
+            )
+        del handled
         call = _Call(function)
         self._submit(call)
         await call.end()
@@ -253,4 +263,5 @@ def use_executor(function: Any = None, /, *, executor: Executor | None = None) -
     async def in_executor(*args: Any, **kwargs: Any) -> Any:
         return await (executor or current_executor()).run(function, *args, **kwargs)
 
+    show_parameters(in_executor)
     return in_executor

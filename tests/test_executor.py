@@ -56,6 +56,21 @@ def with_executor(run):
 # -- calls -----------------------------------------------------------------------------
 
 
+def test_a_call_finds_the_exception_that_its_caller_handles(with_executor):
+    def again():
+        raise
+
+    async def use(executor):
+        try:
+            raise Failure
+        except Failure as failure:
+            with pytest.raises(Failure) as found:
+                await executor.run(again)
+            return found.value is failure
+
+    assert with_executor(use)
+
+
 def test_a_call_runs_in_a_thread_of_the_executor(with_executor):
     async def use(executor):
         assert (await executor.run(thread_name)).startswith("aioext-executor")

@@ -21,7 +21,7 @@ from pyramid.view import exception_view_config, view_config, view_defaults
 from pyramid.viewderivers import DefaultViewMapper
 from webtest import TestApp
 
-from aioext import synchronize, wait
+from aioext import synchronize, use_executor, wait
 from aioext.asgi import Gateway
 from aioext.config import (
     CoroutineMapper,
@@ -577,6 +577,21 @@ class TestExceptionViews:
         app = make_app(add_views)
         assert answer(app, "/absent").body == b"loop"
         assert answer(app, "/slash").status == 307
+
+    @pytest.mark.parametrize("mode", ["inline", "executor"])
+    def test_of_notfound_that_may_append_a_slash_runs_where_the_setting_says(
+        self, mode
+    ):
+        def add_views(config):
+            config.add_notfound_view(replying, append_slash=True)
+
+        app = make_app(add_views, settings={"aioext.sync_views": mode})
+        expected = {"inline": b"loop", "executor": b"executor"}[mode]
+        assert answer(app, "/absent").body == expected
+
+    def test_may_use_the_executor_by_its_decorator(self):
+        app = make_app(lambda config: config.add_view(use_executor(replying)))
+        assert answer(app).body == b"executor"
 
     def test_may_be_a_default_exception_response(self):
         async def view(request):

@@ -17,6 +17,7 @@ from ..executor import Executor
 from ..interfaces import IExecutor, ILifespan, ISettings
 from ..lifespan import Lifespan, remember
 from ..settings import Settings
+from ..views import Kind
 from .asgi import make_asgi_app
 from .derivers import add_view_derivers
 from .lifespan import add_lifespan
@@ -25,6 +26,7 @@ from .mappers import (
     CoroutineOrExecutorMapper,
     ExecutorMapper,
     InlineMapper,
+    MappedView,
 )
 from .policy import adapt_execution_policy
 
@@ -70,8 +72,22 @@ class _ProvisionalMapper(CoroutineOrExecutorMapper):
     """The default mapper until the settings are read.
 
     Pyramid derives a few views before any action runs: a notfound view with
-    ``append_slash``, and what ``config.derive_view`` is given.
+    ``append_slash``, and what ``config.derive_view`` is given. They ask for the
+    setting when they are called.
     """
+
+    def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
+        adapted = {
+            name: mapper(attr=self.attr).adapt(view, mapped, kind)
+            for name, mapper in DEFAULT_MAPPERS.items()
+        }
+
+        def provisional_view(context: Any, request: Any) -> Any:
+            settings = request.registry.queryUtility(ISettings)
+            mode = "executor" if settings is None else settings.sync_views
+            return adapted[mode](context, request)
+
+        return provisional_view
 
 
 def _prepare(registry: Any) -> None:

@@ -9,7 +9,6 @@ if it has to be.
 from __future__ import annotations
 
 import inspect
-import sys
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -23,7 +22,6 @@ from .. import bridge
 from ..body import adapt_body
 from ..exceptions import explain
 from ..executor import current_executor
-from ..interfaces import IExecutor
 from ..views import Kind, drive, kind_of, make_awaitable, resolve_partial
 
 __all__ = [
@@ -131,7 +129,7 @@ def _in_greenlet(mapped: MappedView) -> MappedView:
 def _in_executor(mapped: MappedView) -> MappedView:
     def executor_view(context: Any, request: Any) -> Any:
         executor = current_executor()
-        returned = _call_in(executor, mapped, context, request)
+        returned = executor.call(mapped, context, request)
         result = _settle(returned)
         if result is not returned or not bridge.in_bridge():
             # A coroutine's body is iterated over on the loop, as it ran there.
@@ -139,18 +137,6 @@ def _in_executor(mapped: MappedView) -> MappedView:
         return adapt_body(result, executor)
 
     return executor_view
-
-
-def _call_in(executor: IExecutor, mapped: MappedView, *arguments: Any) -> Any:
-    # An exception view may log or raise again what is being handled here.
-    handled = sys.exc_info()[1]
-    try:
-        if handled is None:
-            return executor.call(mapped, *arguments)
-        call = bridge._call_while_handling
-        return executor.call(call, handled, mapped, arguments, {})
-    finally:
-        del handled
 
 
 def _settle(result: Any) -> Any:
