@@ -715,7 +715,7 @@ async def main():
         pid = os.fork()
         if pid:
             os.waitpid(pid, 0)
-            print("the child has ended")
+            print("the child has ended", flush=True)
 asyncio.run(main())
 """
     output = python(code)
