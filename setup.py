@@ -100,7 +100,10 @@ setup(
     # modules of this one; they are installed below it.
     packages=[*find_packages(include=["aioext", "aioext.*"]), "aioext.scaffolds"],
     package_dir={"aioext.scaffolds": "scaffolds"},
-    package_data={"aioext.scaffolds": ["**/*", "**/.*", "**/.*/**/*"]},
+    package_data={
+        "aioext": ["py.typed"],
+        "aioext.scaffolds": ["**/*", "**/.*", "**/.*/**/*"],
+    },
     exclude_package_data={"": ["**/__pycache__/*", "*.py[cod]"]},
     include_package_data=False,
     zip_safe=False,

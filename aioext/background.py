@@ -28,7 +28,9 @@ from typing import Any
 
 from .exceptions import ScopeError
 
-log = logging.getLogger(__name__)
+__all__ = ["BackgroundLoop", "background_loop", "find_loop", "serve_on"]
+
+log = logging.getLogger("aioext")
 
 # Seconds that the end of the process waits for tasks that do not end when
 # they are cancelled.
@@ -125,12 +127,12 @@ def background_loop() -> BackgroundLoop:
         return _background
     with _lock:
         if _background is None or not _background.usable:
-            refuse_gevent()
+            _refuse_gevent()
             _background = BackgroundLoop()
         return _background
 
 
-def refuse_gevent() -> None:
+def _refuse_gevent() -> None:
     """Raise :class:`ScopeError` if gevent has patched this process's threads."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
@@ -150,5 +152,3 @@ GEVENT = """\
 gevent has patched the threads of this process, so that nothing can run an \
 event loop beside the request. Serve the application with another worker: \
 aioext.gunicorn.worker.AsyncGunicornWorker, gthread or sync."""
-
-__all__ = ["BackgroundLoop", "background_loop", "find_loop", "serve_on"]

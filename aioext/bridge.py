@@ -37,7 +37,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from . import background, greenlets, threads
 from .exceptions import ScopeError, explain
@@ -70,7 +70,8 @@ def wait(awaitable: Awaitable[T]) -> T:
 
     Raises:
         ScopeError: it was called in a coroutine, with no
-            :func:`spawn_greenlet` around it; a coroutine given is closed.
+            :func:`spawn_greenlet` around it; or in a thread whose loop is
+            closed; or under gevent. A coroutine given is closed.
         TypeError: it was given something that cannot be awaited.
 
     Cancellation: when the request is cancelled, ``asyncio.CancelledError`` is
@@ -193,14 +194,29 @@ def call_while_handling(
 
 @overload
 def synchronize(
-    coroutine_function: Callable[P, Coroutine[Any, Any, T]], /
+    coroutine_function: Callable[P, Coroutine[Any, Any, T]],
+    /,
+    *,
+    strict: Literal[True] = True,
 ) -> Callable[P, T]: ...
 
 
 @overload
 def synchronize(
-    *, strict: bool = True
+    *, strict: Literal[True] = True
 ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, T]]: ...
+
+
+@overload
+def synchronize(
+    coroutine_function: Callable[P, Awaitable[T]], /, *, strict: Literal[False]
+) -> Callable[P, T | Awaitable[T]]: ...
+
+
+@overload
+def synchronize(
+    *, strict: Literal[False]
+) -> Callable[[Callable[P, Awaitable[T]]], Callable[P, T | Awaitable[T]]]: ...
 
 
 def synchronize(coroutine_function: Any = None, /, *, strict: bool = True) -> Any:

@@ -91,19 +91,20 @@ def _add_addresses(environ: dict[str, Any], scope: Scope) -> None:
 
 def _collect(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     # The general case: new names, repeated ones, and names to leave out.
-    fields: dict[str, str] = {}
+    # Joined at the end: a client chooses how often it repeats one.
+    fields: dict[str, list[str]] = {}
     for name, value in headers:
-        if b"_" in name or name == b"proxy":
+        if b"_" in name or name.lower() == b"proxy":
             continue
         key = _keys.get(name) or _learn(name)
         text = value.decode("latin-1")
-        if key in fields:
-            if key == "CONTENT_LENGTH" and text == fields[key]:
-                continue
-            separator = "; " if key == "HTTP_COOKIE" else ","
-            text = f"{fields[key]}{separator}{text}"
-        fields[key] = text
-    return fields
+        values = fields.setdefault(key, [])
+        if key != "CONTENT_LENGTH" or values != [text]:
+            values.append(text)
+    return {
+        key: ("; " if key == "HTTP_COOKIE" else ",").join(values)
+        for key, values in fields.items()
+    }
 
 
 def _learn(name: bytes) -> str:

@@ -3,7 +3,7 @@
     AioextError
     ├── ScopeError (RuntimeError)          a wait where nobody can wait
     ├── ClientDisconnected (ConnectionResetError)
-    │                                      the peer left while its body was read
+    │                                      the client left before the end
     └── GatewayError (RuntimeError)        the WSGI application broke PEP 3333
 
 Mistakes in an application's configuration are Pyramid's own
@@ -41,19 +41,21 @@ class AioextError(Exception):
 class ScopeError(AioextError, RuntimeError):
     """A wait was asked for where it could only block the event loop for ever.
 
-    Raised by :func:`aioext.wait`, and by what is built on it, in a coroutine
-    on a running loop that has no bridge around the synchronous code. The
-    coroutine that could not be waited for has been closed.
+    Raised by :func:`aioext.wait`, and by what is built on it: in a coroutine
+    on a running loop that has no bridge around the synchronous code; in a
+    thread whose loop was closed; and where gevent leaves no thread to run a
+    loop in. The coroutine that could not be waited for has been closed.
     """
 
     anchor = "scope-error"
 
 
 class ClientDisconnected(AioextError, ConnectionResetError):
-    """The client went away before its whole request body had arrived.
+    """The client went away before its request, or its response, was complete.
 
-    Raised by every method that reads ``wsgi.input``. An application need not
-    catch it: the server drops the request without a word in its log.
+    Raised by every method that reads ``wsgi.input``, and by ``write()``. An
+    application need not catch it: the server drops the request without a word
+    in its log.
     """
 
     anchor = "client-disconnected"
@@ -62,8 +64,9 @@ class ClientDisconnected(AioextError, ConnectionResetError):
 class GatewayError(AioextError, RuntimeError):
     """A WSGI application did what :pep:`3333` forbids.
 
-    It called ``start_response`` twice, or never, or gave a status or a header
-    that cannot be sent.
+    It called ``start_response`` twice, or never, or gave a status, a header or a
+    body that cannot be sent; or a ``CancelledError`` left it that no
+    cancellation of its request had caused.
     """
 
     anchor = "gateway-error"

@@ -28,9 +28,9 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from pyramid.threadlocal import get_current_registry
 from zope.interface import implementer
@@ -152,8 +152,10 @@ class Executor:
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``fn`` in a thread, and wait for it in synchronous code.
 
-        Where there is no loop to keep free, in a thread for example, ``fn`` is
-        called right here.
+        Where no bridge surrounds the caller, in a thread for example, ``fn`` is
+        called right here. In a coroutine, that blocks the loop.
+
+        Cancellation: as in :meth:`run`.
         """
         if not bridge.in_bridge():
             return fn(*args, **kwargs)
@@ -180,9 +182,8 @@ class Executor:
             saturated = pool.active >= self.workers
             pool.pool.submit(self._execute, pool, call)
             pool.active += 1
-        blocked = threads.blocked_scope.get()
-        if saturated and blocked is not None:
-            blocked.call_in_thread(call.execute)
+        if saturated:
+            threads.offer(call.execute)
 
     def _execute(self, pool: _Threads, call: _Call) -> None:
         try:
@@ -236,6 +237,18 @@ def current_executor() -> Executor:
     Outside of one: of this process.
     """
     return get_current_registry().queryUtility(IExecutor, default=_default)
+
+
+@overload
+def use_executor(
+    function: Callable[P, T], /, *, executor: Executor | None = None
+) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+
+@overload
+def use_executor(
+    *, executor: Executor | None = None
+) -> Callable[[Callable[P, T]], Callable[P, Coroutine[Any, Any, T]]]: ...
 
 
 def use_executor(function: Any = None, /, *, executor: Executor | None = None) -> Any:

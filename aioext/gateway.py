@@ -125,7 +125,6 @@ class Exchange(StartResponse):
     is_streamed = False
     cancelled_itself = False
     _disconnected = False
-    _watching = False
     _cancellations = 0
     _input: Input | None = None
     _task: asyncio.Task[Any] | None = None
@@ -202,7 +201,7 @@ class Exchange(StartResponse):
         try:
             if not self.sent:
                 await self._send(self.message())
-            if more and not self._watching:
+            if more and self._watcher is None:
                 self._watch()
             if self.omits_body:
                 chunk = b""
@@ -220,7 +219,7 @@ class Exchange(StartResponse):
             self._cancellations = self._task.cancelling()
 
     def _watch(self) -> None:
-        self.is_streamed = self._watching = True
+        self.is_streamed = True
         self._watcher = asyncio.create_task(self._look_for_the_end())
 
     async def _look_for_the_end(self) -> None:
@@ -232,7 +231,7 @@ class Exchange(StartResponse):
         else:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
-        if self._watching:
+        if self._watcher is not None:
             self._disconnected = True
             # An application that only writes, in a thread, hears it from write().
             if self._task is not None:
@@ -245,7 +244,6 @@ class Exchange(StartResponse):
 
     def _stop_watching(self) -> asyncio.Task[None] | None:
         # A Task that was cancelled refers to what it did, and so to this.
-        self._watching = False
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.cancel()

@@ -66,6 +66,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 import threading
 import types
@@ -328,6 +329,17 @@ def enclosing_job() -> _Job | None:
             return job
         current = current.parent
     return None
+
+
+def _leave_after_fork() -> None:
+    # The loop is the parent's: a wait that suspended the child's copy of the Task
+    # would have the child run that copy of the loop.
+    job = enclosing_job()
+    if job is not None:
+        job.fn = None
+
+
+os.register_at_fork(after_in_child=_leave_after_fork)
 
 
 def foreign_provider() -> greenlet | None:

@@ -17,6 +17,7 @@ from pyramid.settings import asbool
 from zope.interface import implementer
 
 from .exceptions import explain
+from .executor import DEFAULT_WORKERS
 from .interfaces import ISettings
 
 __all__ = ["SETTINGS", "Setting", "Settings"]
@@ -81,7 +82,7 @@ SETTINGS = (
     Setting(
         "executor_workers",
         _positive,
-        32,
+        DEFAULT_WORKERS,
         "How many threads the application's executor has at most.",
     ),
     Setting(

@@ -57,7 +57,7 @@ VARIABLES = (_stack, _ended)
 SERVED: dict[str, Any] = {}
 
 
-class ContextManager(ThreadLocalManager):
+class ContextLocalManager(ThreadLocalManager):
     """Pyramid's thread-local manager, with a stack for each context."""
 
     def push(self, info: dict[str, Any]) -> None:
@@ -109,14 +109,14 @@ def install() -> None:
     """
     if type(manager) is ThreadLocalManager:
         try:
-            manager.__class__ = ContextManager
+            manager.__class__ = ContextLocalManager
         except TypeError:
             pass
 
 
 def uninstall() -> None:
     """Give Pyramid's manager its own class back."""
-    if type(manager) is ContextManager:
+    if type(manager) is ContextLocalManager:
         manager.__class__ = ThreadLocalManager
 
 

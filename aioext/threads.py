@@ -40,18 +40,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import queue
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from . import greenlets, threadlocal
 from .exceptions import ScopeError
 
-# What blocks the thread on whose behalf this context's Task runs, if any.
-blocked_scope: contextvars.ContextVar[ThreadScope | None] = contextvars.ContextVar(
-    "aioext.blocked_scope", default=None
-)
+# The scope of the thread on whose behalf this context's Task runs, if any. Weak,
+# for such a Task may outlive the thread's job, and nobody looks into the inbox then.
+_blocked: contextvars.ContextVar[weakref.ref[ThreadScope] | None]
+_blocked = contextvars.ContextVar("aioext.blocked", default=None)
 
 
 class _ThreadLocal(threading.local):
@@ -60,7 +62,16 @@ class _ThreadLocal(threading.local):
 
 _local = _ThreadLocal()
 
-# Seconds between two looks whether the loop is still there.
+
+def _forget_after_fork() -> None:
+    # The child has this thread, and not the one that runs the scope's loop.
+    _local.scope = None
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+# Seconds between two looks whether the loop is still there, or whether a
+# cancellation that was held back is still due.
 LOOK_INTERVAL = 2.0
 _MISSING: Any = object()
 
@@ -81,7 +92,7 @@ def adopt(
 
 
 # What a wait sets in its Task's context for the Task alone.
-_FOR_THE_TASK = frozenset({blocked_scope, *threadlocal.VARIABLES})
+_FOR_THE_TASK = frozenset({_blocked, *threadlocal.VARIABLES})
 
 
 class _Wait:
@@ -92,7 +103,7 @@ class _Wait:
         self.awaitable: Awaitable[Any] | None = awaitable
         self.context = contextvars.copy_context()
         self.context.run(threadlocal.snapshot)
-        self.context.run(blocked_scope.set, scope)
+        self.context.run(_blocked.set, weakref.ref(scope))
         self.done = False
         self.task: asyncio.Task[Any] | None = None
         # Cancellations that the scope has sent on, and has yet to send on.
@@ -156,12 +167,28 @@ class _Wait:
         elif task.done():
             return False
         elif self._foreign_cancellations(task) > self._deferred:
-            # It may also be a timeout's, which will take it back. The end tells.
+            # It may also be a timeout's, which takes it back and tells nobody.
+            if not self._deferred:
+                self._look_later()
             self._deferred += 1
         else:
             self._sent += 1
             task.cancel()
         return True
+
+    def _look_later(self) -> None:
+        self.scope.loop.call_later(LOOK_INTERVAL, self._send_deferred)
+
+    def _send_deferred(self) -> None:
+        task = self.task
+        if task is None or task.done():
+            return
+        if self._foreign_cancellations(task) < self._deferred:
+            self._deferred -= 1
+            self._sent += 1
+            task.cancel()
+        if self._deferred:
+            self._look_later()
 
     def result(self) -> Any:
         """What came of it; sets here what it set in its context."""
@@ -207,10 +234,7 @@ class ThreadScope:
         self._inbox.put(None)
 
     def call_in_thread(self, call: Callable[[], None]) -> None:
-        """Have the thread run ``call``, which must not raise, while it is blocked.
-
-        It may be too late for that.
-        """
+        """Have the thread run ``call``, which must not raise, while it is blocked."""
         self._inbox.put(call)
 
     def settle(self, delivered: int) -> None:
@@ -285,6 +309,17 @@ LOOP_CLOSED = """\
 This thread waits for something on an event loop that is closed: the server \
 has ended while the thread still ran. Let the work end before the server does \
 (see config.add_lifespan), or start it in a process of its own."""
+
+
+def offer(call: Callable[[], None]) -> None:
+    """Have the blocked thread for which this Task runs, if any, run ``call``.
+
+    It may be too late for that.
+    """
+    blocked = _blocked.get()
+    scope = None if blocked is None else blocked()
+    if scope is not None:
+        scope.call_in_thread(call)
 
 
 def current_scope() -> ThreadScope | None:

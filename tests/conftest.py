@@ -9,16 +9,26 @@ import textwrap
 
 import pytest
 
+# Seconds after which a coroutine of a test hangs.
+LIMIT = 30
+
 IN_CI = os.environ.get("CI") == "true"
 
 
 @pytest.fixture
 def run():
-    """Run a coroutine on a loop of its own, and give what it returns."""
+    """Run a coroutine on a loop of its own, and give what it returns.
+
+    What hangs fails.
+    """
+
+    async def limited(coroutine):
+        async with asyncio.timeout(LIMIT):
+            return await coroutine
 
     def run(coroutine, *, debug=False):
         with asyncio.Runner(debug=debug) as runner:
-            return runner.run(coroutine)
+            return runner.run(limited(coroutine))
 
     return run
 

@@ -511,3 +511,31 @@ def test_a_coroutine_that_gevent_makes_impossible_is_closed(monkeypatch):
         wait(coroutine)
     with pytest.raises(RuntimeError, match="cannot reuse"):
         coroutine.send(None)
+
+
+@pytest.mark.parametrize("where", ["spawn_greenlet", "Executor().run"])
+def test_a_wait_in_a_fork_is_not_for_the_loop_of_the_parent(script, where):
+    output = script(
+        f"""
+        import asyncio, os, signal
+        from aioext import spawn_greenlet, wait
+        from aioext.executor import Executor
+
+        async def give():
+            await asyncio.sleep(0)
+            return 7
+
+        def function():
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(10)
+                os._exit(wait(give()))
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        async def main():
+            print(await {where}(function))
+
+        asyncio.run(main())
+        """
+    )
+    assert output == "7\n"

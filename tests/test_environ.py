@@ -264,3 +264,14 @@ def test_errors_of_a_process_without_stderr_are_dropped(monkeypatch):
 def test_whether_there_is_a_body_is_told_by_framing_and_method(scope, expected):
     scope = make_scope(**scope)
     assert may_have_body(scope, build_environ(scope, BASE)) is expected
+
+
+def test_proxy_is_left_out_however_it_is_written():
+    scope = {
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "http_version": "1.1",
+        "headers": [(b"Proxy", b"evil")],
+    }
+    assert "HTTP_PROXY" not in build_environ(scope, {})

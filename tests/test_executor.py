@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import threading
 import time
 import weakref
@@ -555,3 +556,27 @@ def test_a_forked_process_has_threads_of_its_own(script):
         """
     )
     assert output.split() == ["True", "True", "7", "True", "True"]
+
+
+def test_a_task_that_outlives_a_job_does_not_keep_its_scope(with_executor):
+    scopes, tasks = [], []
+
+    async def wait_for(event):
+        await event.wait()
+
+    async def leave_behind(event):
+        tasks.append(asyncio.create_task(wait_for(event)))
+
+    def function(event):
+        scopes.append(weakref.ref(threads.current_scope()))
+        wait(leave_behind(event))
+
+    async def use(executor):
+        event = asyncio.Event()
+        await executor.run(function, event)
+        gc.collect()
+        assert scopes[0]() is None
+        event.set()
+        await tasks[0]
+
+    with_executor(use)

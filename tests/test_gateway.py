@@ -88,17 +88,6 @@ def pyramid(*views, static=None, mapper=None):
 
 
 @pytest.fixture
-def run(run):
-    """As for every test, but what hangs fails."""
-
-    async def limited(coroutine):
-        async with asyncio.timeout(30):
-            return await coroutine
-
-    return lambda coroutine, **options: run(limited(coroutine), **options)
-
-
-@pytest.fixture
 def serve(run):
     """Serve one request; a bare function is a WSGI application."""
 

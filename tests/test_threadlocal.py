@@ -58,9 +58,9 @@ class Entry(dict):
 
 def test_the_object_stays_and_its_class_changes():
     assert pyramid_threadlocal.manager is manager
-    assert type(manager) is threadlocal.ContextManager
+    assert type(manager) is threadlocal.ContextLocalManager
     threadlocal.install()
-    assert type(manager) is threadlocal.ContextManager
+    assert type(manager) is threadlocal.ContextLocalManager
     threadlocal.uninstall()
     assert type(manager) is ThreadLocalManager
     threadlocal.uninstall()

@@ -1,6 +1,7 @@
 """The thread driver: a thread waits, and the loop does the work."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import threading
@@ -807,3 +808,34 @@ def test_two_thousand_jobs_leave_nothing_behind(run, executor):
         return len(gc.get_objects()) - before
 
     assert run(main()) < 200
+
+
+def test_a_cancellation_during_a_timeout_is_delivered_after_it(
+    run, executor, monkeypatch
+):
+    monkeypatch.setattr(threads, "LOOK_INTERVAL", 0.01)
+
+    async def coroutine(leaving, leave):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                try:
+                    await asyncio.sleep(DEADLINE)
+                finally:
+                    leaving.set()
+                    await leave.wait()
+        await asyncio.sleep(DEADLINE)
+
+    async def main():
+        leaving, leave = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(
+            executor.run(lambda: wait(coroutine(leaving, leave)))
+        )
+        await leaving.wait()
+        task.cancel()
+        await asyncio.sleep(0.05)
+        leave.set()
+        async with asyncio.timeout(DEADLINE / 2):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(main())

@@ -1,5 +1,6 @@
 """The gunicorn worker, in real gunicorn processes that get real signals."""
 
+import asyncio
 import contextlib
 import gc
 import http.client
@@ -1022,3 +1023,11 @@ def test_gunicorn_still_ends_for_an_application_that_does_not_load():
 def test_gunicorn_still_watches_files_that_it_is_told_of(engine):
     assert preferred_reloader in reloader_engines.values()
     assert callable(reloader_engines[engine].add_extra_file)
+
+
+def test_a_signal_after_the_end_of_the_loop_is_nothing():
+    worker = AsyncGunicornWorker.__new__(AsyncGunicornWorker)
+    worker.loop = asyncio.new_event_loop()
+    noticed = worker._on_the_loop(worker.handle_exit_signal)
+    worker.loop.close()
+    noticed(signal.SIGTERM, None)

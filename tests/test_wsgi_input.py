@@ -61,17 +61,6 @@ def body_of(*parts):
     return Channel(*messages, request_part(b"", False))
 
 
-@pytest.fixture
-def run(run):
-    """As for every test, but what hangs fails."""
-
-    async def limited(coroutine):
-        async with asyncio.timeout(30):
-            return await coroutine
-
-    return lambda coroutine, **options: run(limited(coroutine), **options)
-
-
 @pytest.fixture(params=["greenlet", "thread"])
 def read(request, run):
     """Call a function with an Input, where a view could be."""

@@ -28,7 +28,7 @@ from .mappers import (
     InlineMapper,
     MappedView,
 )
-from .policy import adapt_execution_policy
+from .policy import LAST, adapt_execution_policy
 
 __all__ = [
     "CoroutineMapper",
@@ -40,8 +40,6 @@ __all__ = [
 # After the settings of an including application, and before its policies and
 # views are registered.
 AFTER_PHASE1 = PHASE1_CONFIG + 1
-# After everything that an application and its add-ons register.
-LAST = 1_000_000
 
 DEFAULT_MAPPERS = {
     "executor": CoroutineOrExecutorMapper,

@@ -9,7 +9,7 @@ from pyramid.exceptions import ConfigurationError
 
 from ..exceptions import explain
 from ..interfaces import ILifespan
-from .policy import adapt_execution_policy
+from .policy import LAST, adapt_execution_policy
 
 __all__ = ["add_lifespan"]
 
@@ -54,9 +54,6 @@ def add_lifespan(config: Any, factory: Any) -> None:
     # Two may be equal: opening a resource twice is the application's business.
     config.action(None, register, introspectables=(intr,), order=LAST)
 
-
-# After an execution policy of the application's or of an add-on's.
-LAST = 1_000_000
 
 UNDECORATED = (
     inspect.isasyncgenfunction,

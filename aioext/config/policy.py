@@ -18,7 +18,11 @@ from ..body import adapt_body
 from ..events import AppStarting, AppStopping
 from ..interfaces import IExecutor, ILifespan, ISettings
 
-__all__ = ["adapt_execution_policy"]
+__all__ = ["LAST", "adapt_execution_policy"]
+
+# The order of an action that adapts it: after everything that an application and
+# its add-ons register.
+LAST = 1_000_000
 
 
 def adapt_execution_policy(registry: Any) -> None:

@@ -106,7 +106,12 @@ class AsyncGunicornWorker(ASGIWorker):
             signal.signal(number, self._on_the_loop(handle))
 
     def _on_the_loop(self, handle: Callable[[], None]) -> Callable[..., None]:
-        return lambda *args: self.loop.call_soon_threadsafe(handle)
+        def noticed(*args: Any) -> None:
+            # The process may end well after its loop, and be told once more.
+            if not self.loop.is_closed():
+                self.loop.call_soon_threadsafe(handle)
+
+        return noticed
 
     def notify(self) -> None:
         """Tell the master that this worker lives; called once a second."""
