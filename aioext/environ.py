@@ -22,12 +22,27 @@ __all__ = ["build_environ", "may_have_body"]
 
 Scope = Mapping[str, Any]
 
-# Names are learned up to a limit of number and length, for a client chooses them.
+# Names are learned up to a limit of number and length, for a client chooses them;
+# those that browsers and proxies send are known before anybody can use it up.
 _MAX_KEYS = 1024
 _MAX_NAME = 64
+_COMMON = """
+    accept accept-encoding accept-language authorization cache-control connection
+    cookie dnt expect forwarded from host if-match if-modified-since if-none-match
+    if-range if-unmodified-since origin pragma priority range referer sec-ch-ua
+    sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site
+    sec-fetch-user te traceparent tracestate transfer-encoding upgrade
+    upgrade-insecure-requests user-agent via x-csrf-token x-forwarded-for
+    x-forwarded-host x-forwarded-port x-forwarded-proto x-real-ip x-request-id
+    x-requested-with
+"""
 _keys: dict[bytes, str] = {
     b"content-type": "CONTENT_TYPE",
     b"content-length": "CONTENT_LENGTH",
+    **{
+        name.encode(): "HTTP_" + name.upper().replace("-", "_")
+        for name in _COMMON.split()
+    },
 }
 
 

@@ -90,10 +90,12 @@ class _Call:
         while not self.ended:
             try:
                 await self._ending
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, GeneratorExit) as ending:
                 if self._claim.acquire(blocking=False):
                     # No thread has begun, and none will.
                     self._call = None
+                    raise
+                if isinstance(ending, GeneratorExit):
                     raise
                 cancelled = True
                 self.scope.cancel()

@@ -221,6 +221,7 @@ class Exchange(StartResponse):
     def _watch(self) -> None:
         self.is_streamed = True
         self._watcher = asyncio.create_task(self._look_for_the_end())
+        self._watcher.add_done_callback(_retrieve)
 
     async def _look_for_the_end(self) -> None:
         # An eager Task begins while the request's Task runs, which would not see
@@ -263,6 +264,12 @@ class Exchange(StartResponse):
         task, self._task = self._task, None
         if self.cancelled_itself and task is not None:
             task.uncancel()
+
+
+def _retrieve(watcher: asyncio.Task[None]) -> None:
+    # A server whose receive() fails has its own word in the log.
+    if not watcher.cancelled():
+        watcher.exception()
 
 
 def _join(chunks: list[bytes] | tuple[bytes, ...]) -> bytes:

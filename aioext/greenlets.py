@@ -192,6 +192,20 @@ def _new_greenlet() -> BridgeGreenlet:
     return child
 
 
+def _take(idle: list[BridgeGreenlet], here: greenlet) -> BridgeGreenlet:
+    child = idle.pop() if idle else _new_greenlet()
+    if child.dead:
+        child = _new_greenlet()
+    if child.job.driver is not here:
+        try:
+            child.parent = child.job.driver = here
+        except ValueError:
+            # This is a greenlet that an earlier job of the child's has left behind.
+            child = _new_greenlet()
+            child.job.driver = here
+    return child
+
+
 def current_task() -> asyncio.Task[Any] | None:
     """The Task that runs here, None outside of one."""
     try:
@@ -221,9 +235,7 @@ def run(
     """
     here = getcurrent()
     idle = _pool.idle
-    child = idle.pop() if idle else _new_greenlet()
-    if child.dead:
-        child = _new_greenlet()
+    child = _take(idle, here)
     job = child.job
     job.fn = fn
     job.args = args
@@ -231,8 +243,6 @@ def run(
         job.kwargs = kwargs
     if EAGER_TASKS:
         job.task = current_task()
-    if job.driver is not here:
-        job.driver = child.parent = here
     child.gr_context = here.gr_context
     try:
         switched = child.switch()

@@ -522,7 +522,7 @@ def test_a_wait_in_a_fork_is_not_for_the_loop_of_the_parent(script, where):
         from aioext.executor import Executor
 
         async def give():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
             return 7
 
         def function():

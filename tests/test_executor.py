@@ -580,3 +580,21 @@ def test_a_task_that_outlives_a_job_does_not_keep_its_scope(with_executor):
         await tasks[0]
 
     with_executor(use)
+
+
+def test_a_queued_call_whose_coroutine_is_closed_never_runs(with_executor):
+    ran = []
+
+    async def use(executor):
+        go_on = threading.Event()
+        first = asyncio.create_task(executor.run(go_on.wait, DEADLINE))
+        await asyncio.sleep(0)
+        dropped = executor.run(ran.append, "dropped")
+        dropped.send(None)
+        dropped.close()
+        go_on.set()
+        await first
+        await executor.run(ran.append, "kept")
+
+    with_executor(use, workers=1)
+    assert ran == ["kept"]

@@ -1380,3 +1380,25 @@ def test_ten_thousand_jobs_leave_nothing_behind(run):
     (objects_before, living_before), (objects, alive) = run(main())
     assert alive == living_before
     assert abs(objects - objects_before) < 200
+
+
+def test_a_greenlet_that_outlived_its_job_may_begin_a_bridge(run):
+    left = []
+
+    def foreign():
+        getcurrent().parent.switch()
+        try:
+            spawn_greenlet(lambda: "value").send(None)
+        except StopIteration as result:
+            left.append(result.value)
+
+    def function():
+        left.append(greenlet(foreign))
+        left[0].switch()
+
+    async def main():
+        await spawn_greenlet(function)
+        left.pop().switch()
+
+    run(main())
+    assert left == ["value"]
