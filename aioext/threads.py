@@ -32,6 +32,9 @@ Things that do not work
 * ``asyncio.run_coroutine_threadsafe``: it gives the coroutine the loop's
   context, and ``concurrent.futures.CancelledError`` where synchronous code
   expects asyncio's.
+* Letting a blocked thread take every call there is, so that calls which wait for
+  each other as siblings could not starve: whichever thread takes the one that
+  waits last cannot go on with the one that it waits for.
 * Delivering a cancellation at every wait until the thread ends: cleanup in a
   ``finally`` could never wait.
 """
