@@ -52,7 +52,7 @@ NO_BRIDGE = """\
 {what} was to be waited for on the event loop, by synchronous code that no \
 bridge surrounds: that would block the loop for ever. {where}
 Write one of these instead:
-    await {what}                      in a coroutine, without a bridge
+    {cure:<32}  in a coroutine, without a bridge
     await spawn_greenlet(function)    around the synchronous function that waits
     await use_executor(function)()    if the function also blocks by other means"""
 
@@ -122,7 +122,7 @@ def _loop_runs_here() -> bool:
 
 
 def _describe(awaitable: Any) -> str:
-    name = getattr(awaitable, "__qualname__", None)
+    name = getattr(awaitable, "__name__", None)
     what = f"{name}()" if name else type(awaitable).__name__.lower()
     frame = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__") in _OURS:
@@ -130,7 +130,7 @@ def _describe(awaitable: Any) -> str:
     where = ""
     if frame is not None:
         where = f"It happened in {frame.f_code.co_filename}, line {frame.f_lineno}."
-    return NO_BRIDGE.format(what=what, where=where)
+    return NO_BRIDGE.format(what=what, where=where, cure=f"await {what}")
 
 
 _OURS = {__name__, greenlets.__name__}

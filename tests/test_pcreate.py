@@ -356,7 +356,7 @@ def test_the_next_commands_are_printed(run, work):
     assert (status, errors) == (0, "")
     commands = [line.strip() for line in output.splitlines() if line[:1] == " "]
     assert commands[0] == "cd 'two words'"
-    assert commands[-2:] == ["pip install -e .", "pserve development.ini"]
+    assert commands[-2:] == ["pip install -e '.[testing]'", "pserve development.ini"]
 
 
 def test_outside_a_virtual_environment_the_next_commands_make_one(

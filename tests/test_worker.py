@@ -813,6 +813,27 @@ def test_what_is_no_application_ends_the_server_with_one_line():
     assert "Traceback" not in output
 
 
+def test_a_mistake_in_the_configuration_ends_the_server_with_its_message():
+    status, output = fails("worker_app:misconfigured()")
+    assert status == 4
+    assert output.count("There is no setting aioext.sync_view.") == 1
+    assert "Did you mean aioext.sync_views?" in output
+    assert "Traceback" not in output
+
+
+def test_any_other_error_in_the_configuration_has_its_traceback():
+    status, output = fails("worker_app:broken_in_an_action()")
+    assert status != 0
+    assert "ZeroDivisionError" in output
+    assert "Traceback" in output
+
+
+def test_an_application_that_does_not_include_aioext_is_warned_of():
+    with gunicorn("worker_app:without_aioext()") as server:
+        assert get(server, "/")[0] == 200
+        assert server.output.count("does not include aioext") == 1
+
+
 def test_a_lifespan_that_fails_ends_the_server_with_its_cause():
     status, output = fails('worker_app:make(fail="yes")')
     assert status == Arbiter.WORKER_BOOT_ERROR

@@ -32,7 +32,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
+
+from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
+from pyramid.registry import Registry
 
 from ..gateway import Gateway
 from ..greenlets import current_task
@@ -142,6 +145,10 @@ class AsyncGunicornWorker(ASGIWorker):
             # reloader looks at. gunicorn's own method sees the error, too.
             if self.reloader is not None and error.filename is not None:
                 self.reloader.add_extra_file(error.filename)
+        except ConfigurationError as error:
+            if not _is_a_mistake(error):
+                raise
+            self._refuse("aioext: the application is not configured: %s", error)
         super().load_wsgi()
         application = self.asgi
         if type(application) is Gateway:
@@ -149,17 +156,20 @@ class AsyncGunicornWorker(ASGIWorker):
             application = application.app
         if not speaks_asgi(application):
             if not speaks_wsgi(application):
-                self._refuse(application)
+                self._refuse(NO_APPLICATION, application)
             self.asgi = Gateway(
                 application,
                 multiprocess=self.cfg.workers > 1,
                 isolate=self.cfg.protocol == "uwsgi",
             )
-        if all(each.settings.gc_freeze for each in lifespans_of(application)):
+        lifespans = lifespans_of(application)
+        if not lifespans and _is_pyramid(application):
+            self.log.warning(NOT_INCLUDED)
+        if all(each.settings.gc_freeze for each in lifespans):
             freeze()
 
-    def _refuse(self, application: Any) -> None:
-        self.log.error(NO_APPLICATION, application)
+    def _refuse(self, message: str, *args: Any) -> NoReturn:
+        self.log.error(message, *args)
         sys.exit(Arbiter.APP_LOAD_ERROR)
 
     def handle_exit_signal(self) -> None:
@@ -174,6 +184,17 @@ class AsyncGunicornWorker(ASGIWorker):
         """Stop at once."""
         self._stop_sleeping()
         super().handle_quit_signal()
+
+
+def _is_a_mistake(error: ConfigurationError) -> bool:
+    # Pyramid also wraps errors of any other kind, which need their traceback.
+    if isinstance(error, ConfigurationExecutionError):
+        return issubclass(error.etype, ConfigurationError)
+    return True
+
+
+def _is_pyramid(application: Any) -> bool:
+    return isinstance(getattr(application, "registry", None), Registry)
 
 
 def speaks_asgi(application: Any) -> bool:
@@ -224,6 +245,11 @@ NO_APPLICATION = (
     "aioext: %r is neither a WSGI nor an ASGI application. Name a callable that "
     "takes (environ, start_response), or a coroutine function of (scope, "
     "receive, send); a factory is called with parentheses: 'module:factory()'."
+)
+
+NOT_INCLUDED = (
+    'aioext: the application does not include aioext: write config.include("aioext"), '
+    "or views that are coroutines fail."
 )
 
 RELOAD = (

@@ -184,7 +184,9 @@ def create(scaffold_name: str, directory: str | os.PathLike[str]) -> Path:
 
 def _check_target(target: Path) -> None:
     if os.path.lexists(target):
-        raise PcreateError(f"{target} exists already")
+        raise PcreateError(
+            f"{target} exists already: name another directory, or remove it"
+        )
     if not target.parent.exists():
         raise PcreateError(
             f"the directory {target.parent} does not exist: create it first"
@@ -300,7 +302,7 @@ def _print_next_steps(directory: str, target: Path) -> None:
     if sys.prefix == sys.base_prefix:
         steps += ["python3 -m venv .venv", ". .venv/bin/activate"]
     if (target / "pyproject.toml").exists() or (target / "setup.py").exists():
-        steps.append("pip install -e .")
+        steps.append("pip install -e '.[testing]'")
     if (target / "development.ini").exists():
         steps.append("pserve development.ini")
     print(f"Created {directory}. Next:\n")

@@ -162,3 +162,21 @@ def make(**settings):
 def make_asgi():
     """An ASGI application, as ``config.make_asgi_app()`` gives it."""
     return Gateway(make())
+
+
+def misconfigured():
+    config = Configurator(settings={"aioext.sync_view": "inline"})
+    config.include("aioext")
+    return config.make_wsgi_app()
+
+
+def broken_in_an_action():
+    config = Configurator()
+    config.action(None, lambda: 1 / 0)
+    return config.make_wsgi_app()
+
+
+def without_aioext():
+    config = Configurator()
+    config.add_view(lambda request: Response("answered"))
+    return config.make_wsgi_app()
