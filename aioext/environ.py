@@ -13,6 +13,7 @@ their environment (CVE-2016-5385 and others, "httpoxy").
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,6 +22,10 @@ from urllib.parse import unquote_to_bytes
 __all__ = ["build_environ", "may_have_body"]
 
 Scope = Mapping[str, Any]
+
+# What precedes the path if the target is a whole URL (RFC 9112 section 3.2.2);
+# gunicorn leaves it there.
+_ABSOLUTE = re.compile(b"[A-Za-z][-+.A-Za-z0-9]*://[^/]*")
 
 # Names are learned up to a limit of number and length, for a client chooses them;
 # those that browsers and proxies send are known before anybody can use it up.
@@ -69,7 +74,7 @@ def build_environ(scope: Scope, base: dict[str, Any]) -> dict[str, Any]:
         environ.pop("CONTENT_LENGTH", None)
     path = scope["path"]
     root_path = scope.get("root_path", "")
-    if root_path or not path.isascii():
+    if root_path or path[:1] != "/" or not path.isascii():
         root_path, path = _split_path(scope, root_path, path)
     environ["REQUEST_METHOD"] = scope["method"]
     environ["SCRIPT_NAME"] = root_path
@@ -151,6 +156,9 @@ def _split_path(scope: Scope, root_path: str, path: str) -> tuple[str, str]:
         unquoted = unquote_to_bytes(raw_path)
         if unquoted.decode("utf-8", "replace") == path:
             as_bytes = unquoted
+    url = _ABSOLUTE.match(as_bytes)
+    if url is not None:
+        as_bytes = as_bytes[url.end() :] or b"/"
     script_name = root_path.rstrip("/").encode("utf-8", "surrogateescape")
     rest = as_bytes[len(script_name) :]
     if as_bytes.startswith(script_name) and rest[:1] in (b"/", b""):

@@ -104,6 +104,11 @@ class Gateway:
                 raise
             if not exchange.cancelled_itself:
                 raise GatewayError(CANCELLED) from error
+        except (Exception, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # A server answers and logs an Exception, and drops anything else.
+            raise GatewayError(NO_EXCEPTION.format(error)) from error
         finally:
             if exchange.is_streamed:
                 exchange.leave()
@@ -300,6 +305,10 @@ bytes: return [b"..."]. An ASGI application is served as it is, without a Gatewa
 CANCELLED = """\
 The WSGI application raised CancelledError, and nobody has cancelled its request: \
 something that it waited for was cancelled. Catch the error where it waits."""
+
+NO_EXCEPTION = """\
+The WSGI application raised {!r}, which is no Exception. Catch it where it is \
+raised, or derive it from Exception."""
 
 GONE = """\
 The client closed the connection before its response was complete. There is \

@@ -31,9 +31,10 @@ CONNECTION_FIELDS = frozenset(
 )
 LENGTH = b"content-length"
 _CONTROL = re.compile("[\r\n\0]")
+_DIGITS = re.compile("[0-9]+")
 _STATUS = re.compile("([1-9][0-9][0-9])(?: [^\r\n\0]*)?")
-# RFC 9110 section 6.4.1; 1xx, 204 and 304.
-_NO_BODY = frozenset((*range(100, 200), 204, 304))
+# RFC 9110 section 6.4.1.
+_NO_BODY = frozenset((204, 304))
 # A token (RFC 9110 section 5.6.2).
 _NAME = re.compile("[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 # What applications say is learned, up to a limit of number and length.
@@ -99,6 +100,9 @@ class StartResponse:
             if not value.isprintable() and _CONTROL.search(value):
                 raise ValueError(f"{name} has a control character")
             if key == LENGTH:
+                # A wrong end would make the next response a part of this one.
+                if has_length or _DIGITS.fullmatch(value) is None:
+                    raise ValueError(f"{name} is not one whole number")
                 has_length = True
             encoded.append((key, value.encode("latin-1")))
         self._headers = encoded
@@ -119,8 +123,8 @@ class StartResponse:
         if not self.status:
             raise GatewayError(NOT_CALLED)
         self.sent = True
-        if self.status == 204 or self.status < 200:
-            # These may not tell a length (RFC 9110 section 8.6).
+        if self.status == 204:
+            # It may not tell a length (RFC 9110 section 8.6).
             self._headers = [each for each in self._headers if each[0] != LENGTH]
         elif length is not None and not self._has_length and not self.omits_body:
             self._headers.append((LENGTH, b"%d" % length))
@@ -133,7 +137,9 @@ class StartResponse:
 
 def _parse_status(status: str) -> int:
     match = _STATUS.fullmatch(status)
-    if match is None:
+    # After a 1xx the client waits for the response proper (RFC 9110 section
+    # 15.2): it would take the next request's.
+    if match is None or match[1] < "200":
         raise ValueError(f"{status!r} is no status")
     code = int(match[1])
     _remember(_codes, status, code)

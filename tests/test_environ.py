@@ -275,3 +275,13 @@ def test_proxy_is_left_out_however_it_is_written():
         "headers": [(b"Proxy", b"evil")],
     }
     assert "HTTP_PROXY" not in build_environ(scope, {})
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [("http://x/a/b", "/a/b"), ("http://x", "/"), ("https://[::1]:8/%ff", "/\xff")],
+)
+def test_a_target_that_is_a_whole_url_has_the_path_of_it(target, path):
+    decoded = target.replace("%ff", "\ufffd")
+    environ = environ_of(decoded, raw_path=target.encode())
+    assert environ["PATH_INFO"] == path

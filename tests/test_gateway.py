@@ -829,6 +829,18 @@ def test_a_body_is_closed_once_however_it_ends(case, method, closing):
     assert body.closed == 1
 
 
+def test_what_is_no_exception_becomes_one_that_a_server_answers(run):
+    class Odd(BaseException):
+        pass
+
+    def app(environ, start_response):
+        raise Odd("odd")
+
+    with pytest.raises(GatewayError, match="which is no Exception") as caught:
+        run(Client().call(Gateway(app)))
+    assert isinstance(caught.value.__cause__, Odd)
+
+
 def test_an_error_of_close_has_the_first_error_as_its_context(run):
     body = Body(fail(KeyError("first")), on_close=fail(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError) as caught:

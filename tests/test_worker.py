@@ -309,6 +309,17 @@ def test_a_worker_that_is_killed_is_replaced(workers):
     assert facts(workers)["opened"]
 
 
+def test_a_view_that_ends_its_worker_does_not_end_the_server():
+    with gunicorn("worker_app:make()") as server:
+        for number, how in enumerate(["3", "4", "KeyboardInterrupt"], 1):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                get(server, f"/leave_off?how={how}")
+            wanted = number + 1
+            poll(lambda n=wanted: len(pids(server, "starting")) == n, server.describe)
+            assert get(server, "/sync")[0] == 200
+        assert server.process.poll() is None
+
+
 def test_all_workers_close_their_lifespans_at_the_end(workers):
     alive = workers.children()
     assert workers.stop() == 0

@@ -77,6 +77,10 @@ CLOSING = 1.0
 CLOSING_PART = 0.1
 
 
+# To the master these say that no worker can serve: it ends.
+_CANNOT_SERVE = (Arbiter.WORKER_BOOT_ERROR, Arbiter.APP_LOAD_ERROR)
+
+
 class AsyncGunicornWorker(ASGIWorker):
     """Serves Pyramid, or any WSGI or ASGI application, on asyncio.
 
@@ -131,7 +135,14 @@ class AsyncGunicornWorker(ASGIWorker):
         """Run the worker until its end; called by gunicorn after the fork."""
         try:
             super().init_process()
+        except KeyboardInterrupt:
+            # Out of a request. It would go on to the handler in the master's own
+            # main loop, of which this fork has a copy: that halts the server.
+            sys.exit(1)
         except SystemExit as end:
+            if self._serving is not None and end.code in _CANNOT_SERVE:
+                # Out of a request: no reason to end the server.
+                end.code = 1
             if type(end.code) is int and end.code != 0:
                 atexit.register(_exit, end.code)
             raise

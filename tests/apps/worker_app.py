@@ -7,6 +7,7 @@ the server's output, in order and with the process that it happened in.
 import asyncio
 import gc
 import os
+import sys
 import threading
 from contextlib import asynccontextmanager
 
@@ -135,6 +136,13 @@ def block(request):
         tell("unblocked")
 
 
+async def leave_off(request):
+    """Ends the process, as no view should."""
+    if request.params["how"] == "KeyboardInterrupt":
+        raise KeyboardInterrupt
+    sys.exit(int(request.params["how"]))
+
+
 def main(global_config, **settings):
     """The application; ``paste.app_factory``."""
     with Configurator(settings=settings) as config:
@@ -149,7 +157,7 @@ def main(global_config, **settings):
         config.add_subscriber(stopped, aioext.AppStopping)
         for view in (where, sync, read, read_sync, leave, block):
             config.add_view(view, name=view.__name__, renderer="json")
-        for view in (stream, count):
+        for view in (stream, count, leave_off):
             config.add_view(view, name=view.__name__)
     return config.make_wsgi_app()
 
