@@ -830,6 +830,41 @@ def test_every_command_of_the_tutorial_is_run():
     assert commands - curl == set(RUN_ELSEWHERE) | RUN_HERE
 
 
+def lines_of(text, numbers):
+    """The lines that ``:lines:`` of a literalinclude names."""
+    lines = text.splitlines()
+    picked = []
+    for part in numbers.split(","):
+        first, _, last = part.strip().partition("-")
+        picked += lines[int(first) - 1 : int(last or first)]
+    return picked
+
+
+def test_the_tutorial_includes_a_module_once_it_is_there():
+    text = (DOCS / "tutorial.rst").read_text("utf-8")
+    order = []
+    for name, options in INCLUDED.findall(text):
+        path = DOCS / name
+        if path.name != "__init__.py":
+            order.append(path.stem)
+            continue
+        numbers = re.search(r":lines: (.*)", options)[1]
+        added = re.findall(
+            r'config\.include\("\.(\w+)"\)',
+            "\n".join(lines_of(path.read_text("utf-8"), numbers)),
+        )
+        order.append([module for module in added if module != "routes"])
+    assert order[:7] == [
+        "lookup",
+        "lookup",
+        ["lookup"],
+        "visits",
+        ["visits"],
+        "digest",
+        ["digest"],
+    ]
+
+
 def test_the_tests_of_the_tutorial_pass(project):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
