@@ -105,9 +105,16 @@ def test_names_of_others_are_left_alone():
     Settings({"aioextra.color": "red", "color": "red", 1: 2, None: None})
 
 
-def test_a_bad_setting_stops_the_configuration():
+def test_a_bad_setting_is_told_where_aioext_is_included():
     config = Configurator(settings={"aioext.sync_views": "threads"})
+    with pytest.raises(ConfigurationError, match=r"^The setting aioext\.sync_views"):
+        config.include("aioext")
+
+
+def test_a_bad_setting_that_is_added_later_stops_the_configuration():
+    config = Configurator()
     config.include("aioext")
+    config.add_settings({"aioext.sync_views": "threads"})
     with pytest.raises(ConfigurationError, match="sync_views is 'threads'"):
         config.make_wsgi_app()
 

@@ -56,6 +56,8 @@ def includeme(config: Any) -> None:
     the configuration ends is adapted.
     """
     registry = config.registry
+    # What is wrong already is told where aioext is included, not in an action.
+    Settings(registry.settings or {})
     threadlocal.install()
     _prepare(registry)
     config.add_directive("add_lifespan", add_lifespan)
