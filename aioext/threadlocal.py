@@ -36,6 +36,7 @@ Things that do not work
 from __future__ import annotations
 
 import contextvars
+import threading
 from asyncio import get_running_loop
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,14 @@ _ended: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
 VARIABLES = (_stack, _ended)
 # In _ended: this context has served a request, and none is to be pushed again.
 SERVED: dict[str, Any] = {}
+
+
+class _ThisThread(threading.local):
+    # Of the executor's job that runs in this thread, if any; aioext.threads sets it.
+    scope: Any = None
+
+
+this_thread = _ThisThread()
 
 
 class ContextLocalManager(ThreadLocalManager):
@@ -94,10 +103,7 @@ def _works_for_a_loop() -> bool:
     try:
         get_running_loop()
     except RuntimeError:
-        # It imports this module.
-        from .threads import current_scope
-
-        return current_scope() is not None
+        return this_thread.scope is not None
     return True
 
 

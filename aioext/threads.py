@@ -52,6 +52,7 @@ from typing import Any
 
 from . import greenlets, threadlocal
 from .exceptions import ScopeError
+from .threadlocal import this_thread
 
 # The scope of the thread on whose behalf this context's Task runs, if any. Weak,
 # for such a Task may outlive the thread's job, and nobody looks into the inbox then.
@@ -59,16 +60,9 @@ _blocked: contextvars.ContextVar[weakref.ref[ThreadScope] | None]
 _blocked = contextvars.ContextVar("aioext.blocked", default=None)
 
 
-class _ThreadLocal(threading.local):
-    scope: ThreadScope | None = None
-
-
-_local = _ThreadLocal()
-
-
 def _forget_after_fork() -> None:
     # The child has this thread, and not the one that runs the scope's loop.
-    _local.scope = None
+    this_thread.scope = None
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
@@ -221,11 +215,11 @@ class ThreadScope:
         self._due = 0
 
     def __enter__(self) -> ThreadScope:
-        self._outer, _local.scope = _local.scope, self
+        self._outer, this_thread.scope = this_thread.scope, self
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        _local.scope = self._outer
+        this_thread.scope = self._outer
 
     @property
     def cancellation_pending(self) -> bool:
@@ -327,4 +321,4 @@ def offer(call: Callable[[], None]) -> None:
 
 def current_scope() -> ThreadScope | None:
     """The scope of the executor's job that runs in this thread, if any."""
-    return _local.scope
+    return this_thread.scope

@@ -76,7 +76,6 @@ GC_THRESHOLD = 25_000
 CLOSING = 1.0
 CLOSING_PART = 0.1
 
-
 # To the master these say that no worker can serve: it ends.
 _CANNOT_SERVE = (Arbiter.WORKER_BOOT_ERROR, Arbiter.APP_LOAD_ERROR)
 
@@ -88,14 +87,15 @@ class AsyncGunicornWorker(ASGIWorker):
     setting of gunicorn's ASGI worker keeps its meaning.
     """
 
+    # What gunicorn's main loop runs in, once it has looked around.
+    _serving: asyncio.Task[None] | None = None
+
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
         """Warn about settings without effect; called once, in the master."""
         super().check_config(cfg, log)
         if cfg.reload and lifespans_of(None):
             log.warning(RELOAD)
-
-    _serving: asyncio.Task[None] | None = None
 
     def init_signals(self) -> None:
         """Have signals noticed whenever they come; called by gunicorn at boot.
