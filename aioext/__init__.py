@@ -14,14 +14,18 @@ from .bridge import synchronize as synchronize
 from .bridge import wait as wait
 from .events import AppStarting as AppStarting
 from .events import AppStopping as AppStopping
+from .exceptions import ConnectionClosed as ConnectionClosed
 from .exceptions import ScopeError as ScopeError
 from .executor import use_executor as use_executor
+from .websocket.client import connect as connect
 
 __all__ = [
     "AppStarting",
     "AppStopping",
+    "ConnectionClosed",
     "ScopeError",
     "__version__",
+    "connect",
     "includeme",
     "spawn_greenlet",
     "synchronize",

@@ -4,6 +4,8 @@
     ├── ScopeError (RuntimeError)          a wait where nobody can wait
     ├── ClientDisconnected (ConnectionResetError)
     │                                      the client left before the end
+    ├── ConnectionClosed (ConnectionResetError)
+    │                                      a WebSocket is closed
     └── GatewayError (RuntimeError)        the WSGI application broke PEP 3333
 
 Mistakes in an application's configuration are Pyramid's own
@@ -16,7 +18,13 @@ with the address of its section in the documentation.
 
 from __future__ import annotations
 
-__all__ = ["AioextError", "ClientDisconnected", "GatewayError", "ScopeError"]
+__all__ = [
+    "AioextError",
+    "ClientDisconnected",
+    "ConnectionClosed",
+    "GatewayError",
+    "ScopeError",
+]
 
 ERRORS_PAGE = "https://aioext.readthedocs.io/en/latest/errors.html"
 
@@ -59,6 +67,33 @@ class ClientDisconnected(AioextError, ConnectionResetError):
     """
 
     anchor = "client-disconnected"
+
+
+class ConnectionClosed(AioextError, ConnectionResetError):
+    """A WebSocket is closed, and cannot be used any more.
+
+    Raised by ``send()``, ``ping()`` and ``recv_json()`` of a
+    :class:`~aioext.websocket.WebSocket`, on every server, whichever side closed
+    it. A handler need not catch it: it ends the handler, and nothing is logged.
+
+    Attributes:
+        code: with which it was closed (:rfc:`6455` section 7.4); 1006 if it was
+            not closed but lost.
+        reason: the text that came with the code.
+    """
+
+    anchor = "connection-closed"
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        self.code = code
+        self.reason = reason
+        told = f" ({reason})" if reason else ""
+        super().__init__(CLOSED.format(code, told))
+
+
+CLOSED = """\
+The WebSocket is closed, with code {}{}. Iterate over it, or stop when recv() gives \
+None; to send from elsewhere, look at its `closed` first, or catch this error."""
 
 
 class GatewayError(AioextError, RuntimeError):

@@ -39,6 +39,8 @@ from . import background, bridge, greenlets, lifespan, threadlocal
 from .body import AsyncBody, FileWrapper
 from .environ import base_environ, build_environ, may_have_body
 from .exceptions import ClientDisconnected, GatewayError
+from .websocket.asgi import SocketExchange
+from .websocket.config import warn_of_limits
 from .wsgi_input import EMPTY, Input
 from .wsgi_response import StartResponse
 
@@ -54,8 +56,8 @@ WSGIApplication = Callable[..., Iterable[bytes]]
 class Gateway:
     """An ASGI application (3.0) that serves a WSGI application.
 
-    Speaks ``http`` and ``lifespan``. A ``websocket`` is closed before it is
-    accepted, which the server answers with 403.
+    Speaks ``http``, ``websocket`` and ``lifespan``. A WebSocket is a request
+    like any other until it is accepted; see :mod:`aioext.websocket.asgi`.
 
     Args:
         app: the WSGI application (:pep:`3333`), Pyramid or other.
@@ -65,15 +67,23 @@ class Gateway:
             server that serves several requests in one Task, or begins a Task
             within another request (uvicorn for pipelined requests, unless its
             ``--reset-contextvars`` is set).
+        has_websockets: the server applies every limit that an application sets
+            for its WebSockets.
     """
 
     def __init__(
-        self, app: WSGIApplication, *, multiprocess: bool = False, isolate: bool = False
+        self,
+        app: WSGIApplication,
+        *,
+        multiprocess: bool = False,
+        isolate: bool = False,
+        has_websockets: bool = False,
     ) -> None:
         self.app = app
         self._base = base_environ(multiprocess, FileWrapper)
         # Serves a request that has a Task and a context to itself.
         self._alone = Gateway(app, multiprocess=multiprocess) if isolate else None
+        self._has_websockets = has_websockets
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +91,8 @@ class Gateway:
 
         Cancellation: raised in the application where it waits.
         """
-        if scope["type"] != "http":
+        kind = scope["type"]
+        if kind != "http" and kind != "websocket":
             await self._serve_other(scope, receive, send)
             return
         loop = asyncio.get_running_loop()
@@ -91,6 +102,9 @@ class Gateway:
         if self._alone is not None or threadlocal.context_is_used():
             serving = (self._alone or self)(scope, receive, send)
             await loop.create_task(serving, context=threadlocal.isolated())
+            return
+        if kind == "websocket":
+            await self._serve_socket(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send)
         try:
@@ -114,12 +128,17 @@ class Gateway:
                 exchange.leave()
             threadlocal.forget()
 
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await SocketExchange(scope, receive, send).serve(self.app, self._base)
+        finally:
+            threadlocal.forget()
+
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
+            if not self._has_websockets:
+                warn_of_limits(lifespan.lifespans_of(self.app))
             await lifespan.serve(self.app, receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close"})
         else:
             raise NotImplementedError(f"ASGI scope of type {scope['type']!r}")
 

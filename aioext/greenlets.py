@@ -282,6 +282,41 @@ def run(
             idle.append(child)
 
 
+@types.coroutine
+def stepped(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Await ``coroutine``, with every step of it in a greenlet that may wait.
+
+    Synchronous code that it calls may wait, as under :func:`run`; but while
+    the coroutine itself waits, no greenlet is held for it. That halves what a
+    thousand connections cost that wait most of the time.
+    """
+    step: Callable[[Any], Any] = coroutine.send
+    argument: Any = None
+    try:
+        while True:
+            ended, value = yield from run(_take_step, (step, argument))
+            if ended:
+                return value
+            step, argument = coroutine.send, None
+            try:
+                argument = yield value
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:
+                step, argument = coroutine.throw, error
+    finally:
+        # An error's traceback refers to this frame.
+        del argument
+
+
+def _take_step(step: Callable[[Any], Any], argument: Any) -> tuple[bool, Any]:
+    try:
+        return False, step(argument)
+    except StopIteration as result:
+        return True, result.value
+
+
 def _unwind(child: BridgeGreenlet, waiter: greenlet, native: bool) -> None:
     # The driver is being closed: no loop will resume it. GeneratorExit goes
     # through the synchronous code, whose waits are refused from now on.

@@ -6,7 +6,7 @@ IExecutor)`` in an application replaces ours.
 
 from zope.interface import Attribute, Interface
 
-__all__ = ["IExecutor", "ILifespan", "ISettings"]
+__all__ = ["IExecutor", "ILifespan", "ISettings", "ISockets"]
 
 
 class ISettings(Interface):
@@ -36,3 +36,11 @@ class ILifespan(Interface):
 
     def ensure_open():
         """Coroutine: open it until the loop ends, unless it is open."""
+
+
+class ISockets(Interface):
+    """The WebSockets of an application; see :mod:`aioext.websocket.config`."""
+
+    options = Attribute("What holds for each, unless its view says otherwise.")
+    threads = Attribute("Those that run handlers with ``executor=True``.")
+    not_applied = Attribute("Limits that only some servers apply, with their views.")

@@ -78,9 +78,11 @@ class Lifespan:
     @property
     def settings(self) -> Settings:
         """The settings of the application."""
-        return self._alive().getUtility(ISettings)
+        return self.registry.getUtility(ISettings)
 
-    def _alive(self) -> Registry:
+    @property
+    def registry(self) -> Registry:
+        """The application's registry."""
         registry = self._registry()
         assert registry is not None
         return registry
@@ -104,7 +106,7 @@ class Lifespan:
 
         Cancellation: closes what is open; the closing may wait.
         """
-        registry = self._alive()
+        registry = self.registry
         loop = asyncio.get_running_loop()
         current = {"registry": registry, "request": None}
         with threadlocal.pushed(current):
@@ -126,7 +128,8 @@ class Lifespan:
         background.serve_on(loop)
         notify = bridge.spawn_greenlet
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(registry.getUtility(IExecutor).aclose)
+            for _, executor in registry.getUtilitiesFor(IExecutor):
+                stack.push_async_callback(executor.aclose)
             for factory in self.factories:
                 await _enter(factory, registry, stack)
             await notify(registry.notify, AppStarting(registry, loop))

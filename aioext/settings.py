@@ -41,6 +41,11 @@ class Setting:
     default: Any
     prose: str
 
+    @property
+    def attribute(self) -> str:
+        """Its name in :class:`Settings`."""
+        return self.name.replace(".", "_")
+
 
 def _one_of(*choices: str) -> Callable[[Any], str]:
     def cast(value: Any) -> str:
@@ -59,6 +64,26 @@ def _positive(value: Any) -> int:
     if number < 1:
         raise ValueError("a whole number of at least 1")
     return number
+
+
+def _seconds(value: Any) -> float:
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ValueError("a number of seconds, 0 for off")
+    return number
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(value.split())
+    if isinstance(value, (list, tuple)) and all(
+        isinstance(each, str) for each in value
+    ):
+        return tuple(value)
+    raise ValueError("words, separated by spaces or on lines of their own")
 
 
 def _boolean(value: Any) -> bool:
@@ -93,6 +118,67 @@ SETTINGS = (
         "that exist then out of the garbage collector's sight and makes it run "
         "less often.",
     ),
+    Setting(
+        "websocket.origins",
+        _words,
+        (),
+        "Which origins may open a WebSocket beside the application's own, as "
+        "``https://example.com`` or ``https://*.example.com``.",
+    ),
+    Setting(
+        "websocket.max_size",
+        _positive,
+        1_048_576,
+        "How many bytes a message of a client may have; a larger one closes the "
+        "WebSocket with 1009.",
+    ),
+    Setting(
+        "websocket.queue",
+        _positive,
+        16,
+        "How many messages of a client may wait for their handler before the "
+        "server stops reading from that client.",
+    ),
+    Setting(
+        "websocket.ping_interval",
+        _seconds,
+        20.0,
+        "After how many seconds of silence a client is pinged; 0: never.",
+    ),
+    Setting(
+        "websocket.ping_timeout",
+        _seconds,
+        20.0,
+        "How many seconds a pinged client may stay silent before its WebSocket "
+        "is closed with 1011; 0: for ever.",
+    ),
+    Setting(
+        "websocket.compression",
+        _one_of("deflate", "off"),
+        "deflate",
+        "Whether messages are compressed for clients that offer it "
+        "(permessage-deflate).",
+    ),
+    Setting(
+        "websocket.threads",
+        _positive,
+        32,
+        "How many WebSocket handlers with ``executor=True`` run at once; one "
+        "more client is refused with 503.",
+    ),
+    Setting(
+        "eventsource.heartbeat",
+        _seconds,
+        15.0,
+        "After how many seconds of silence an event stream sends a comment; 0: never.",
+    ),
+    Setting(
+        "eventsource.retry",
+        _seconds,
+        1.0,
+        "When the server stops, clients of event streams are told to come back "
+        "after this many seconds, or up to twice as many, at random.",
+    ),
 )
 
 
@@ -110,11 +196,20 @@ class Settings:
     sync_views: str
     executor_workers: int
     gc_freeze: bool
+    websocket_origins: tuple[str, ...]
+    websocket_max_size: int
+    websocket_queue: int
+    websocket_ping_interval: float
+    websocket_ping_timeout: float
+    websocket_compression: str
+    websocket_threads: int
+    eventsource_heartbeat: float
+    eventsource_retry: float
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         _refuse_unknown(settings)
         for setting in SETTINGS:
-            setattr(self, setting.name, _read(settings, setting))
+            setattr(self, setting.attribute, _read(settings, setting))
 
 
 def _read(settings: Mapping[str, Any], setting: Setting) -> Any:

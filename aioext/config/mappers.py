@@ -23,6 +23,7 @@ from ..body import adapt_body
 from ..exceptions import explain
 from ..executor import current_executor
 from ..views import Kind, drive, kind_of, make_awaitable, resolve_partial
+from ..websocket.handshake import handshake_of
 
 __all__ = [
     "AioextMapper",
@@ -46,6 +47,8 @@ class AioextMapper(DefaultViewMapper):
         if not self.attr:
             view = resolve_partial(view)
         mapped = super().__call__(view)
+        if kind in (Kind.FUNCTION, Kind.SYNCHRONIZED):
+            mapped = _telling_websockets(mapped)
         adapted = self.adapt(view, mapped, kind)
         if hasattr(mapped, "__text__"):
             adapted.__text__ = mapped.__text__  # type: ignore[attr-defined]
@@ -114,6 +117,19 @@ class CoroutineOrExecutorMapper(AioextMapper):
         if kind in (Kind.COROUTINE, Kind.GENERATOR, Kind.SYNCHRONIZED):
             return _in_greenlet(mapped)
         return _in_executor(mapped)
+
+
+def _telling_websockets(mapped: MappedView) -> MappedView:
+    # request.websocket is another object for a view that awaits nothing.
+    def synchronous_view(context: Any, request: Any) -> Any:
+        handshake = handshake_of(request.environ)
+        if handshake is not None:
+            handshake.is_synchronous = True
+        return mapped(context, request)
+
+    if hasattr(mapped, "__text__"):
+        synchronous_view.__text__ = mapped.__text__  # type: ignore[attr-defined]
+    return synchronous_view
 
 
 def _in_greenlet(mapped: MappedView) -> MappedView:

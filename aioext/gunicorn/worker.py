@@ -37,6 +37,7 @@ from typing import Any, NoReturn
 from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
 from pyramid.registry import Registry
 
+from .. import shutdown
 from ..gateway import Gateway
 from ..greenlets import current_task
 from ..lifespan import lifespans_of
@@ -65,6 +66,8 @@ if gunicorn.version_info[0] < NEEDED:
 from gunicorn.arbiter import Arbiter  # noqa: E402 - only one that is new enough
 from gunicorn.workers.gasgi import ASGIWorker  # noqa: E402
 
+from . import websocket  # noqa: E402
+
 __all__ = ["AsyncGunicornWorker"]
 
 # Allocations between two collections of the youngest generation; the
@@ -89,6 +92,9 @@ class AsyncGunicornWorker(ASGIWorker):
 
     # What gunicorn's main loop runs in, once it has looked around.
     _serving: asyncio.Task[None] | None = None
+    _alive = True
+    _stopping = False
+    _has_websockets = False
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -125,14 +131,38 @@ class AsyncGunicornWorker(ASGIWorker):
         self._serving = current_task()
         super().notify()
 
-    def _stop_sleeping(self) -> None:
+    @property
+    def alive(self) -> bool:
+        """Whether the worker goes on; gunicorn sets it to False to stop it.
+
+        A signal does so, a reload, or the last of ``max_requests``.
+        """
+        return self._alive
+
+    @alive.setter
+    def alive(self, alive: bool) -> None:
+        self._alive = alive
+        loop = getattr(self, "loop", None)
+        if not alive and loop is not None and not loop.is_closed():
+            # The reloader does it in a thread of its own.
+            loop.call_soon_threadsafe(self._begin_to_stop)
+
+    def _begin_to_stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        shutdown.announce(self.loop)
         # gunicorn looks every second whether it is to stop; a cancellation of
         # the Task that does so makes it look now.
-        if self.alive and self._serving is not None:
+        if self._serving is not None:
             self._serving.cancel()
 
     def init_process(self) -> None:
         """Run the worker until its end; called by gunicorn after the fork."""
+        missing = websocket.install()
+        self._has_websockets = missing is None
+        if missing is not None:
+            self.log.error(NO_WEBSOCKETS, gunicorn.__version__, missing)
         try:
             super().init_process()
         except KeyboardInterrupt:
@@ -172,6 +202,7 @@ class AsyncGunicornWorker(ASGIWorker):
                 application,
                 multiprocess=self.cfg.workers > 1,
                 isolate=self.cfg.protocol == "uwsgi",
+                has_websockets=self._has_websockets,
             )
         lifespans = lifespans_of(application)
         if not lifespans and _is_pyramid(application):
@@ -185,16 +216,10 @@ class AsyncGunicornWorker(ASGIWorker):
 
     def handle_exit_signal(self) -> None:
         """Stop gracefully, and leave time for closing; see the module."""
-        self._stop_sleeping()
         super().handle_exit_signal()
         patience = self.cfg.graceful_timeout
         patience -= min(CLOSING, CLOSING_PART * patience)
         self.loop.call_later(patience, self.handle_quit_signal)
-
-    def handle_quit_signal(self) -> None:
-        """Stop at once."""
-        self._stop_sleeping()
-        super().handle_quit_signal()
 
 
 def _is_a_mistake(error: ConfigurationError) -> bool:
@@ -251,6 +276,11 @@ def freeze() -> None:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
 
+
+NO_WEBSOCKETS = (
+    "aioext: WebSockets are served by gunicorn's own protocol, for in gunicorn %s %s. "
+    "It has no pings, no compression, and no limits of aioext's."
+)
 
 NO_APPLICATION = (
     "aioext: %r is neither a WSGI nor an ASGI application. Name a callable that "

@@ -1,0 +1,291 @@
+"""A WebSocket over ASGI's messages, and how the gateway serves one.
+
+Theory of operation
+===================
+
+The application is called as for any request, with a GET and a
+:class:`~aioext.websocket.handshake.Handshake` in the environ. What it answers
+decides: the status 101 accepts the WebSocket, and the body that comes with it is
+the handler; anything else refuses it, and is sent as an HTTP response where the
+server can (ASGI's ``websocket.http.response``), as a bare 403 where it cannot.
+
+A server that has better to offer than messages says so in the scope's extensions,
+under ``aioext.websocket``: ``open`` is then called instead of sending
+``websocket.accept``, and gives a :class:`~aioext.websocket.channel.Channel`.
+
+Over messages, a Task receives all the time, for most servers tell nobody that a
+client has left who does not ask; it pauses while the queue is full. When the
+connection has ended, the handler has :data:`GRACE` seconds to do so too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any
+
+from pyramid.httpexceptions import HTTPException
+
+from .. import greenlets, threadlocal
+from ..environ import build_environ
+from ..exceptions import ConnectionClosed, GatewayError, explain
+from ..shutdown import on_shutdown
+from ..wsgi_input import EMPTY
+from ..wsgi_response import StartResponse
+from .channel import (
+    ABNORMAL,
+    INTERNAL_ERROR,
+    NO_STATUS,
+    NORMAL,
+    SERVICE_RESTART,
+    TOO_BIG,
+    Channel,
+    Message,
+    check_close,
+)
+from .handshake import KEY, Handshake
+from .options import Options
+from .response import WebSocketBody
+
+__all__ = ["ASGIChannel", "SocketExchange"]
+
+EXTENSION = "aioext.websocket"
+DENIAL = "websocket.http.response"
+SCHEMES = {"ws": "http", "wss": "https"}
+
+# Seconds that a handler has after the end of its connection.
+GRACE = 3.0
+
+# Not for the application to say in a handshake: they are about a body, or about
+# what this server has agreed on with the client.
+UPGRADE_FIELDS = frozenset(
+    (
+        b"content-length",
+        b"content-type",
+        b"upgrade",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+    )
+)
+
+
+class ASGIChannel(Channel):
+    """A channel over the messages of an ASGI server."""
+
+    def __init__(self, receive: Any, send: Any, options: Options) -> None:
+        super().__init__(options)
+        self._receive = receive
+        self._send = send
+        self._sending = asyncio.Lock()
+        self._room: asyncio.Future[None] | None = None
+        # Nothing of the request is to be seen, or kept, by what outlives it.
+        self._pump = asyncio.get_running_loop().create_task(
+            self._receive_all(), context=contextvars.Context()
+        )
+        self._forget_shutdown = on_shutdown(self._go_away)
+
+    async def _receive_all(self) -> None:
+        while not self.closed:
+            message = await self._receive()
+            if message["type"] != "websocket.receive":
+                code = message.get("code") or NO_STATUS
+                self.end(code, message.get("reason") or "")
+                return
+            await self._take(message)
+
+    async def _take(self, message: Any) -> None:
+        text = message.get("text")
+        data = message["bytes"] if text is None else text
+        size = len(data) if text is None or text.isascii() else len(text.encode())
+        if size > self.options.max_size:
+            await self.close(TOO_BIG, f"over {self.options.max_size} bytes")
+        elif not self.put(data):
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def _resume(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    async def send(self, message: Message) -> None:
+        if type(message) is str:
+            event = {"type": "websocket.send", "text": message}
+        else:
+            event = {"type": "websocket.send", "bytes": bytes(message)}
+        async with self._sending:
+            self.check_open()
+            try:
+                await self._send(event)
+            except (OSError, RuntimeError):
+                # Servers differ in what they raise once the client has left.
+                self.end(ABNORMAL)
+        self.check_open()
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        if self.closed:
+            return
+        check_close(code, reason)
+        self.end(code, reason, here=True)
+        try:
+            async with self._sending:
+                await self._send(
+                    {"type": "websocket.close", "code": code, "reason": reason}
+                )
+        except (OSError, RuntimeError):
+            pass
+
+    def _go_away(self) -> None:
+        closing = asyncio.ensure_future(self.close(SERVICE_RESTART))
+        _closings.add(closing)
+        closing.add_done_callback(_closings.discard)
+
+    def release(self) -> None:
+        """Receive no more."""
+        self._forget_shutdown()
+        self._pump.cancel()
+
+
+# A loop does not keep its Tasks.
+_closings: set[asyncio.Future[None]] = set()
+
+
+class SocketExchange(StartResponse):
+    """One scope of type ``websocket``; the application's ``start_response``."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        super().__init__("GET")
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling: asyncio.TimerHandle | None = None
+        self._cancelled = False
+        extension = (scope.get("extensions") or {}).get(EXTENSION)
+        self._open = self._accept if extension is None else extension["open"]
+        self._cancels = extension is None
+        self._failed = True
+
+    async def serve(self, app: Any, base: dict[str, Any]) -> None:
+        """Call the WSGI application ``app``, and do what it answers."""
+        self._task = asyncio.current_task()
+        await self._receive()
+        environ = self._environ(base)
+        self.handshake = handshake = Handshake(environ, self._open_channel, self)
+        environ[KEY] = handshake
+        try:
+            body = await greenlets.run(self._run, (app, environ))
+            if type(body) is WebSocketBody:
+                with threadlocal.pushed(threadlocal.ended_entry()):
+                    await body.run()
+            elif handshake.channel is None:
+                await self._refuse(body)
+            self._failed = self.status >= 400
+        except ConnectionClosed:
+            # The client has left.
+            self._failed = False
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                raise
+            assert self._task is not None
+            self._task.uncancel()
+        finally:
+            await self._end()
+
+    def _environ(self, base: dict[str, Any]) -> dict[str, Any]:
+        scope = dict(self._scope)
+        scope["method"] = "GET"
+        scope["scheme"] = SCHEMES.get(scope.get("scheme", "ws"), "http")
+        environ = build_environ(scope, base)
+        environ["asgi.scope"] = self._scope
+        environ["wsgi.input"] = EMPTY
+        return environ
+
+    def _run(self, app: Any, environ: dict[str, Any]) -> Any:
+        # In a greenlet. Gives the body, complete unless it is a handler.
+        try:
+            body = app(environ, self)
+        except HTTPException as refusal:
+            # Of plain WSGI code, which has no exception views.
+            body = refusal(environ, self)
+        if type(body) is WebSocketBody:
+            return body
+        try:
+            with threadlocal.pushed(threadlocal.ended_entry()):
+                return b"".join(body)
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+
+    def __call__(self, status: str, headers: Any, exc_info: Any = None, /) -> Any:
+        if status.startswith("101 "):
+            self.accept_with(headers)
+            return self.write
+        return super().__call__(status, headers, exc_info)
+
+    def accept_with(self, headers: Any) -> None:
+        """Have ``headers`` go into the handshake's response."""
+        super().__call__("200 OK", headers)
+        self.status = 0
+        self.handshake.headers = [
+            each for each in self._headers if each[0] not in UPGRADE_FIELDS
+        ]
+
+    def write(self, chunk: bytes) -> None:
+        raise GatewayError(explain(WRITTEN, "gateway-error"))
+
+    async def _open_channel(self, *args: Any) -> Channel:
+        channel = await self._open(*args)
+        if self._cancels:
+            channel.when_ended(self._cancel_soon)
+        return channel
+
+    async def _accept(
+        self, headers: Any, subprotocol: str | None, options: Options
+    ) -> Channel:
+        event = {"type": "websocket.accept", "headers": headers}
+        if subprotocol is not None:
+            event["subprotocol"] = subprotocol
+        try:
+            await self._send(event)
+        except (OSError, RuntimeError):
+            raise ConnectionClosed(ABNORMAL) from None
+        return ASGIChannel(self._receive, self._send, options)
+
+    async def _refuse(self, body: bytes) -> None:
+        try:
+            if DENIAL not in (self._scope.get("extensions") or {}):
+                await self._send({"type": "websocket.close"})
+                return
+            start = self.message(len(body))
+            await self._send({**start, "type": f"{DENIAL}.start"})
+            await self._send({"type": f"{DENIAL}.body", "body": body})
+        except OSError:
+            # The client has left.
+            pass
+
+    def _cancel_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._cancelling = loop.call_later(GRACE, self._cancel)
+
+    def _cancel(self) -> None:
+        assert self._task is not None
+        self._cancelled = self._task.cancel()
+
+    async def _end(self) -> None:
+        self.handshake.end()
+        channel = self.handshake.channel
+        try:
+            if channel is not None and not channel.closed:
+                await channel.close(INTERNAL_ERROR if self._failed else NORMAL)
+        finally:
+            if self._cancelling is not None:
+                self._cancelling.cancel()
+            if isinstance(channel, ASGIChannel):
+                channel.release()
+
+
+WRITTEN = """\
+The WSGI application called write() for a WebSocket. Send messages with \
+get_websocket(environ, start_response).send(...)."""

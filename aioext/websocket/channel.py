@@ -1,0 +1,171 @@
+"""What a WebSocket stands on: one connection, as its server gives it.
+
+A channel keeps the messages of the client until they are asked for. Messages
+are pushed into it; when :attr:`~Options.queue` of them wait, it asks whoever
+pushes to pause, so a client that sends faster than its handler takes is held
+back by its own TCP connection and not by memory.
+
+All of it happens on one loop. A handler in a thread comes here through the
+bridge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from ..exceptions import ConnectionClosed, explain
+from .options import Options
+
+__all__ = ["ABNORMAL", "Channel", "Message", "check_close"]
+
+Message = str | bytes
+
+# Close codes (RFC 6455 section 7.4.1).
+NORMAL = 1000
+NO_STATUS = 1005
+ABNORMAL = 1006
+TOO_BIG = 1009
+INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
+
+# What an application may close with.
+_ALLOWED = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)))
+MAX_REASON = 123
+
+
+class Channel:
+    """One accepted connection.
+
+    Attributes:
+        closed: nothing more can be sent; what has come before can still be
+            received, unless it was closed on this side.
+        close_code: with which it was closed; None while it is open.
+        close_reason: the text that came with the code.
+        subprotocol: the one that was agreed on.
+    """
+
+    closed = False
+    close_code: int | None = None
+    close_reason = ""
+    subprotocol: str | None = None
+    _paused = False
+    _waiter: asyncio.Future[None] | None = None
+    _on_end: Callable[[], None] | None = None
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._messages: deque[Message] = deque()
+
+    async def receive(self) -> Message | None:
+        """The next message; None once the connection is closed.
+
+        Cancellation: safe; no message is lost.
+        """
+        if not self._messages:
+            if self.closed:
+                return None
+            await self._wait()
+            if not self._messages:
+                return None
+        message = self._messages.popleft()
+        if self._paused and len(self._messages) < self.options.queue:
+            self._paused = False
+            self._resume()
+        return message
+
+    async def _wait(self) -> None:
+        if self._waiter is not None:
+            raise RuntimeError(explain(TWO_RECEIVE, "websocket-recv"))
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def send(self, message: Message) -> None:
+        """Send one message; waits while the client does not read.
+
+        Raises:
+            ConnectionClosed: it is closed.
+        """
+        raise NotImplementedError
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Close the connection; does nothing the second time."""
+        raise NotImplementedError
+
+    async def ping(self) -> float:
+        """The seconds that a ping takes there and back."""
+        raise NotImplementedError(explain(NO_PING, "websocket-ping"))
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Have ``callback()`` called once the connection has ended."""
+        self._on_end = callback
+        if self.closed:
+            callback()
+
+    def put(self, message: Message) -> bool:
+        """A message has come; gives whether another one is welcome."""
+        self._messages.append(message)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        if len(self._messages) >= self.options.queue:
+            self._paused = True
+        return not self._paused
+
+    def end(self, code: int, reason: str = "", *, here: bool = False) -> None:
+        """The connection is closed; ``here``: from this side."""
+        if self.closed:
+            return
+        self.closed = True
+        self.close_code = code
+        self.close_reason = reason
+        if here:
+            self._messages.clear()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._on_end is not None:
+            self._on_end()
+
+    def check_open(self) -> None:
+        """Raise ``ConnectionClosed`` if it is closed."""
+        if self.closed:
+            raise self.closed_error()
+
+    def closed_error(self) -> ConnectionClosed:
+        """What is to be raised where it is used though it is closed."""
+        return ConnectionClosed(self.close_code or ABNORMAL, self.close_reason)
+
+    def _resume(self) -> None:
+        # There is room again.
+        raise NotImplementedError
+
+
+def check_close(code: int, reason: str) -> None:
+    """Raise ``ValueError`` for what no close frame can carry."""
+    if code not in _ALLOWED:
+        raise ValueError(explain(BAD_CODE.format(code), "websocket-close"))
+    length = len(reason.encode())
+    if length > MAX_REASON:
+        raise ValueError(explain(LONG_REASON.format(length), "websocket-close"))
+
+
+TWO_RECEIVE = """\
+recv() was called while another recv() of the same WebSocket waits: which of them \
+gets the next message? Receive in one place, and hand the messages on from there."""
+
+NO_PING = """\
+This server pings its clients by itself, and gives an application no way to do \
+so. Under gunicorn with aioext's worker, ping() works."""
+
+BAD_CODE = """\
+close() was given the code {}. An application closes with 1000 (normal), 1001 \
+(going away), 1008 (policy), 1011 (error), 1013 (try again later) or a code of its \
+own from 3000 to 4999."""
+
+LONG_REASON = """\
+close() was given a reason of {} bytes; a close frame has room for 123. Send a \
+message before you close, if there is more to say."""
