@@ -8,7 +8,7 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import IO, Any
 
 from . import bridge
@@ -21,7 +21,10 @@ _END = object()
 
 
 class AsyncBody:
-    """An iterator that waits for each chunk of an asynchronous iterable."""
+    """An iterator that waits for each chunk of an asynchronous iterable.
+
+    A server that can iterates asynchronously, and holds no greenlet meanwhile.
+    """
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self._body = chunks
@@ -31,19 +34,20 @@ class AsyncBody:
         return self
 
     def __next__(self) -> bytes:
-        chunk = bridge.wait(self._next())
+        chunk = bridge.wait(anext(self._chunks, _END))
         if chunk is _END:
             raise StopIteration
         return chunk
 
-    async def _next(self) -> Any:
-        return await anext(self._chunks, _END)
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
 
     def close(self) -> None:
         """Close the asynchronous iterator, and what it iterates over."""
-        bridge.wait(self._close())
+        bridge.wait(self.aclose())
 
-    async def _close(self) -> None:
+    async def aclose(self) -> None:
+        """Close both, in a coroutine."""
         try:
             await _aclose(self._chunks)
         finally:

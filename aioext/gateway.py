@@ -8,7 +8,8 @@ of the request's own Task; so are the iteration over its body and the body's
 ``close()``, which may wait as well. Each chunk is sent before the next one is
 asked for, so a slow client holds the application back and nothing piles up. A
 body that is a list or a tuple is there already: the greenlet ends, and the
-Task sends it.
+Task sends it. So it does with an asynchronous body; a greenlet is taken for each
+step of that, in case it calls synchronous code that waits.
 
 While a body is sent piece by piece, a *watcher* Task looks for the client's
 end, for most servers do not tell an application that does not ask. The watcher
@@ -39,8 +40,7 @@ from . import background, bridge, greenlets, lifespan, threadlocal
 from .body import AsyncBody, FileWrapper
 from .environ import base_environ, build_environ, may_have_body
 from .exceptions import ClientDisconnected, GatewayError
-from .websocket.asgi import SocketExchange
-from .websocket.config import warn_of_limits
+from .websocket.asgi import SocketExchange, warn_of_limits
 from .wsgi_input import EMPTY, Input
 from .wsgi_response import StartResponse
 
@@ -109,7 +109,9 @@ class Gateway:
         exchange = Exchange(scope, receive, send)
         try:
             body = await greenlets.run(exchange.run, (self.app, self._base))
-            if body is not None:
+            if type(body) is AsyncBody:
+                await greenlets.stepped(exchange.stream(body))
+            elif body is not None:
                 await exchange.finish(body)
         except ClientDisconnected:
             pass
@@ -170,7 +172,7 @@ class Exchange(StartResponse):
         else:
             environ["wsgi.input"] = EMPTY
         body = app(environ, self)
-        if type(body) is list or type(body) is tuple:
+        if type(body) is list or type(body) is tuple or type(body) is AsyncBody:
             return body
         with threadlocal.pushed(threadlocal.ended_entry()):
             self._stream(_as_iterable(body))
@@ -191,6 +193,24 @@ class Exchange(StartResponse):
             close = getattr(body, "close", None)
             if close is not None:
                 close()
+
+    async def stream(self, body: AsyncBody) -> None:
+        """Send an asynchronous body, each chunk when it is there."""
+        self._remember_task()
+        with threadlocal.pushed(threadlocal.ended_entry()):
+            try:
+                if self._input is None and not self.omits_body:
+                    self._watch()
+                async for chunk in body:
+                    if self.omits_body:
+                        break
+                    if not isinstance(chunk, bytes):
+                        raise GatewayError(NOT_BYTES.format(chunk))
+                    if chunk:
+                        await self._send_part(chunk, more=True)
+                await self._send_part(b"", more=False)
+            finally:
+                await body.aclose()
 
     def write(self, chunk: bytes) -> None:
         """Send a part of the body now: the ``write()`` of :pep:`3333`."""

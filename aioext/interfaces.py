@@ -6,7 +6,7 @@ IExecutor)`` in an application replaces ours.
 
 from zope.interface import Attribute, Interface
 
-__all__ = ["IExecutor", "ILifespan", "ISettings", "ISockets"]
+__all__ = ["IExecutor", "ILifespan", "IRequestAttributes", "ISettings", "ISockets"]
 
 
 class ISettings(Interface):
@@ -36,6 +36,10 @@ class ILifespan(Interface):
 
     def ensure_open():
         """Coroutine: open it until the loop ends, unless it is open."""
+
+
+class IRequestAttributes(Interface):
+    """The attributes that requests have of aioext, by their names."""
 
 
 class ISockets(Interface):

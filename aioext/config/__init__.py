@@ -16,6 +16,7 @@ from .. import threadlocal
 from ..executor import Executor
 from ..interfaces import IExecutor, ILifespan, ISettings
 from ..lifespan import Lifespan, remember
+from ..request import adapt_request_factory
 from ..settings import Settings
 from ..views import Kind
 from .asgi import make_asgi_app
@@ -67,6 +68,7 @@ def includeme(config: Any) -> None:
     config.action(None, _register_settings, (config,), order=PHASE1_CONFIG)
     config.action(None, _register_defaults, (registry,), order=AFTER_PHASE1)
     config.action(None, adapt_execution_policy, (registry,), order=LAST)
+    config.action(None, adapt_request_factory, (registry,), order=LAST)
 
 
 class _ProvisionalMapper(CoroutineOrExecutorMapper):
@@ -122,4 +124,5 @@ def _utilities(registry: Any) -> dict[Any, Any]:
     return {
         utility.provided: utility.component
         for utility in registry.registeredUtilities()
+        if not utility.name
     }

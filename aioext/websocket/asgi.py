@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+from collections.abc import Iterable
 from typing import Any
 
 from pyramid.httpexceptions import HTTPException
@@ -29,6 +31,8 @@ from pyramid.httpexceptions import HTTPException
 from .. import greenlets, threadlocal
 from ..environ import build_environ
 from ..exceptions import ConnectionClosed, GatewayError, explain
+from ..interfaces import ISockets
+from ..lifespan import Lifespan
 from ..shutdown import on_shutdown
 from ..wsgi_input import EMPTY
 from ..wsgi_response import StartResponse
@@ -47,7 +51,9 @@ from .handshake import KEY, Handshake
 from .options import Options
 from .response import WebSocketBody
 
-__all__ = ["ASGIChannel", "SocketExchange"]
+__all__ = ["ASGIChannel", "SocketExchange", "warn_of_limits"]
+
+log = logging.getLogger("aioext")
 
 EXTENSION = "aioext.websocket"
 DENIAL = "websocket.http.response"
@@ -127,13 +133,20 @@ class ASGIChannel(Channel):
             return
         check_close(code, reason)
         self.end(code, reason, here=True)
-        try:
-            async with self._sending:
-                await self._send(
-                    {"type": "websocket.close", "code": code, "reason": reason}
-                )
-        except (OSError, RuntimeError):
-            pass
+        event = {"type": "websocket.close", "code": code, "reason": reason}
+        await self._stop_receiving()
+        async with self._sending:
+            try:
+                await self._send(event)
+            except (OSError, RuntimeError):
+                # The client has left.
+                pass
+
+    async def _stop_receiving(self) -> None:
+        # granian sends no close frame while the application receives.
+        if self._pump is not asyncio.current_task() and not self._pump.done():
+            self._pump.cancel()
+            await asyncio.wait((self._pump,))
 
     def _go_away(self) -> None:
         closing = asyncio.ensure_future(self.close(SERVICE_RESTART))
@@ -285,6 +298,19 @@ class SocketExchange(StartResponse):
             if isinstance(channel, ASGIChannel):
                 channel.release()
 
+
+def warn_of_limits(lifespans: Iterable[Lifespan]) -> None:
+    """Log which limits a server that speaks the protocol itself does not apply."""
+    for lifespan in lifespans:
+        sockets = lifespan.registry.queryUtility(ISockets)
+        if sockets is not None and sockets.not_applied:
+            log.warning(NOT_APPLIED, "; ".join(sockets.not_applied))
+
+
+NOT_APPLIED = (
+    "aioext: this server pings and compresses WebSockets by its own settings, so these "
+    "have no effect: %s"
+)
 
 WRITTEN = """\
 The WSGI application called write() for a WebSocket. Send messages with \

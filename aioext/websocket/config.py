@@ -6,9 +6,8 @@ The mappers are importable from here, as aiopyramid's users wrote.
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
@@ -21,6 +20,7 @@ from zope.interface import implementer
 from ..exceptions import explain
 from ..executor import Executor
 from ..interfaces import IExecutor, ISettings, ISockets
+from ..request import add_request_attribute
 from ..views import kind_of
 from .connection import LazyChannel, SyncWebSocket, WebSocket
 from .handler import Handler, check_kind, describe, is_synchronous, make_binder
@@ -30,8 +30,6 @@ from .origin import check_pattern
 from .response import WebSocketResponse, admit, upgrade_error
 
 __all__ = ["UWSGIWebsocketMapper", "WebsocketMapper"]
-
-log = logging.getLogger("aioext")
 
 # After the settings, which PHASE1 registers.
 AFTER_SETTINGS = PHASE1_CONFIG + 1
@@ -121,8 +119,8 @@ def includeme(config: Any) -> None:
     config.action(None, _register, (config,), order=AFTER_SETTINGS)
     config.add_view_deriver(websocket_options, "aioext_websocket_options")
     config.add_view_predicate("is_websocket", IsWebsocketPredicate)
-    config.add_request_method(is_websocket, "is_websocket", property=True)
-    config.add_request_method(websocket, "websocket", reify=True)
+    add_request_attribute(config, is_websocket)
+    add_request_attribute(config, websocket, once=True)
     for face in (WebSocket, SyncWebSocket):
         config.add_response_adapter(_served, face)
 
@@ -184,14 +182,6 @@ def _tell_limits(registry: Any, told: str) -> None:
         sockets.not_applied.append(told)
 
 
-def warn_of_limits(lifespans: Iterable[Any]) -> None:
-    """Log which limits a server that speaks the protocol itself does not apply."""
-    for lifespan in lifespans:
-        sockets = lifespan.registry.queryUtility(ISockets)
-        if sockets is not None and sockets.not_applied:
-            log.warning(NOT_APPLIED, "; ".join(sockets.not_applied))
-
-
 class IsWebsocketPredicate:
     """The view predicate ``is_websocket=True`` or ``False``."""
 
@@ -236,11 +226,6 @@ def _served(ws: Any) -> Response:
     # What a view returns that has used request.websocket itself: nothing is sent.
     return Response()
 
-
-NOT_APPLIED = (
-    "aioext: this server pings and compresses WebSockets by its own settings, so these "
-    "have no effect: %s"
-)
 
 NO_THREAD = """\
 All threads for WebSockets are taken (the setting aioext.websocket.threads). Try \
