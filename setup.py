@@ -30,6 +30,7 @@ gunicorn = [
 ]
 mako = ["pyramid_mako"]
 scaffold = ["cookiecutter >= 2.6"]
+testing = ["WebTest"]
 uwsgi = ["uwsgi >= 2.0.31"]
 
 lint = ["ruff >= 0.12"]
@@ -38,7 +39,7 @@ docs = ["sphinx >= 8"]
 tests = [
     *docs,  # for the documentation, which is built
     *lint,  # for the code of generated projects
-    "WebTest",
+    *testing,
     "a2wsgi",
     "aiosqlite",
     "anyio",
@@ -56,6 +57,7 @@ tests = [
     "pyramid_tm",
     "pytest >= 8.4",
     "pytest-cov >= 7.0",
+    "selenium",
     # Pyramid reads assets through pkg_resources, which setuptools 82 dropped.
     "setuptools >= 77, < 82",
     "sqlalchemy >= 2.1",
@@ -65,7 +67,15 @@ tests = [
     "zope.component",  # for the tests of Pyramid
     "zope.sqlalchemy",
 ]
-benchmarks = ["a2wsgi", "fastapi", "gevent", "starlette", "uvicorn"]
+benchmarks = [
+    "a2wsgi",
+    "aiohttp",
+    "fastapi",
+    "gevent",
+    "sse-starlette",
+    "starlette",
+    "uvicorn",
+]
 
 setup(
     name="aioext",
@@ -117,10 +127,14 @@ setup(
         "mako": mako,
         "scaffold": scaffold,
         "test": tests,
+        "testing": testing,
         "uwsgi": uwsgi,
     },
     entry_points={
         "console_scripts": ["pcreate = aioext.scripts.pcreate:main"],
-        "pyramid.scaffold": ["aio_starter = aioext.scaffolds:aio_starter"],
+        "pyramid.scaffold": [
+            "aio_starter = aioext.scaffolds:aio_starter",
+            "aio_websocket = aioext.scaffolds:aio_websocket",
+        ],
     },
 )

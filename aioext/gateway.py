@@ -104,7 +104,7 @@ class Gateway:
             await loop.create_task(serving, context=threadlocal.isolated())
             return
         if kind == "websocket":
-            await self._serve_socket(scope, receive, send)
+            await SocketExchange(scope, receive, send).serve(self.app, self._base)
             return
         exchange = Exchange(scope, receive, send)
         try:
@@ -128,12 +128,6 @@ class Gateway:
         finally:
             if exchange.is_streamed:
                 exchange.leave()
-            threadlocal.forget()
-
-    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await SocketExchange(scope, receive, send).serve(self.app, self._base)
-        finally:
             threadlocal.forget()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:

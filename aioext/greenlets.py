@@ -100,6 +100,7 @@ class _Job:
         "kwargs",
         "native",
         "raised",
+        "switched",
         "task",
         "value",
         "waiter",
@@ -118,6 +119,8 @@ class _Job:
         self.native = False
         self.driver: greenlet | None = None
         self.waiter: greenlet | None = None
+        # What the greenlet switched to its parent.
+        self.switched: Any = None
         self.task: asyncio.Task[Any] | None = None
 
     def take_error(self) -> BaseException:
@@ -233,53 +236,18 @@ def run(
     To be awaited. Gives what ``fn`` returns and raises what it raises,
     cancellation included. A ``StopIteration`` cannot pass (:pep:`479`).
     """
-    here = getcurrent()
+    # A greenlet stays in its thread, wherever this generator is closed.
     idle = _pool.idle
-    child = _take(idle, here)
+    child = _begin(idle, fn, args, kwargs)
     job = child.job
-    job.fn = fn
-    job.args = args
-    if kwargs:
-        job.kwargs = kwargs
-    if EAGER_TASKS:
-        job.task = current_task()
-    child.gr_context = here.gr_context
     try:
-        switched = child.switch()
-        while not job.done:
-            if child.dead:
-                raise GreenletExit("this greenlet was ended from outside")
-            native, job.native = job.native, False
-            waiter = job.waiter if native else child
-            value = None
-            try:
-                if native:
-                    value = yield switched
-                else:
-                    value = yield from _awaited(switched)
-            except GeneratorExit:
-                _unwind(child, waiter, native)
-                raise
-            except BaseException as error:
-                job.error = error
-            # A coroutine may be resumed in another greenlet than before: its
-            # first step can run eagerly inside one, the next ones on the loop.
-            here = getcurrent()
-            if job.driver is not here:
-                job.driver = child.parent = here
-            if native or job.error is None:
-                switched = waiter.switch(value)
-            else:
-                switched = waiter.throw(job.take_error())
+        if not job.done:
+            yield from _drive(child, job)
         if job.raised is not None:
             job.raise_again()
         return job.value
     finally:
-        job.task = job.waiter = job.value = job.raised = job.error = None
-        if job.done and not child.dead and len(idle) < MAX_IDLE:
-            job.done = job.closing = False
-            child.gr_context = None
-            idle.append(child)
+        _put_back(child, job, idle)
 
 
 @types.coroutine
@@ -290,16 +258,26 @@ def stepped(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
     the coroutine itself waits, no greenlet is held for it. That halves what a
     thousand connections cost that wait most of the time.
     """
-    step: Callable[[Any], Any] = coroutine.send
+    idle = _pool.idle
+    send = coroutine.send
+    step: Callable[[Any], Any] = send
     argument: Any = None
     try:
         while True:
-            ended, value = yield from run(_take_step, (step, argument))
-            if ended:
-                return value
-            step, argument = coroutine.send, None
+            child = _begin(idle, step, (argument,), None)
+            job = child.job
             try:
-                argument = yield value
+                if not job.done:
+                    yield from _drive(child, job)
+                if job.raised is not None:
+                    if type(job.raised) is StopIteration:
+                        return job.raised.value
+                    job.raise_again()
+                value = job.value
+            finally:
+                _put_back(child, job, idle)
+            try:
+                step, argument = send, (yield value)
             except GeneratorExit:
                 coroutine.close()
                 raise
@@ -310,11 +288,63 @@ def stepped(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
         del argument
 
 
-def _take_step(step: Callable[[Any], Any], argument: Any) -> tuple[bool, Any]:
-    try:
-        return False, step(argument)
-    except StopIteration as result:
-        return True, result.value
+def _begin(
+    idle: list[BridgeGreenlet],
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+) -> BridgeGreenlet:
+    here = getcurrent()
+    child = _take(idle, here)
+    job = child.job
+    job.fn = fn
+    job.args = args
+    if kwargs:
+        job.kwargs = kwargs
+    if EAGER_TASKS:
+        job.task = current_task()
+    child.gr_context = here.gr_context
+    job.switched = child.switch()
+    return child
+
+
+@types.coroutine
+def _drive(child: BridgeGreenlet, job: _Job) -> Generator[Any, Any, None]:
+    # The job waits: await for it what it has switched to its parent.
+    switched, job.switched = job.switched, None
+    while not job.done:
+        if child.dead:
+            raise GreenletExit("this greenlet was ended from outside")
+        native, job.native = job.native, False
+        waiter = job.waiter if native else child
+        value = None
+        try:
+            if native:
+                value = yield switched
+            else:
+                value = yield from _awaited(switched)
+        except GeneratorExit:
+            _unwind(child, waiter, native)
+            raise
+        except BaseException as error:
+            job.error = error
+        # A coroutine may be resumed in another greenlet than before: its
+        # first step can run eagerly inside one, the next ones on the loop.
+        here = getcurrent()
+        if job.driver is not here:
+            job.driver = child.parent = here
+        if native or job.error is None:
+            switched = waiter.switch(value)
+        else:
+            switched = waiter.throw(job.take_error())
+
+
+def _put_back(child: BridgeGreenlet, job: _Job, idle: list[BridgeGreenlet]) -> None:
+    job.task = job.waiter = job.switched = job.value = job.raised = job.error = None
+    if job.done and not child.dead and len(idle) < MAX_IDLE:
+        job.done = job.closing = False
+        child.gr_context = None
+        idle.append(child)
 
 
 def _unwind(child: BridgeGreenlet, waiter: greenlet, native: bool) -> None:

@@ -63,10 +63,10 @@ def includeme(config: Any) -> None:
     _prepare(registry)
     config.add_directive("add_lifespan", add_lifespan)
     config.add_directive("make_asgi_app", make_asgi_app)
-    config.include("aioext.websocket.config")
     add_view_derivers(config)
     config.action(None, _register_settings, (config,), order=PHASE1_CONFIG)
     config.action(None, _register_defaults, (registry,), order=AFTER_PHASE1)
+    config.include("aioext.websocket.config")
     config.action(None, adapt_execution_policy, (registry,), order=LAST)
     config.action(None, adapt_request_factory, (registry,), order=LAST)
 

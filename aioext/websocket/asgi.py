@@ -38,6 +38,7 @@ from ..wsgi_input import EMPTY
 from ..wsgi_response import StartResponse
 from .channel import (
     ABNORMAL,
+    IN_A_ROW,
     INTERNAL_ERROR,
     NO_STATUS,
     NORMAL,
@@ -46,6 +47,7 @@ from .channel import (
     Channel,
     Message,
     check_close,
+    check_message,
 )
 from .handshake import KEY, Handshake
 from .options import Options
@@ -115,6 +117,7 @@ class ASGIChannel(Channel):
             self._room.set_result(None)
 
     async def send(self, message: Message) -> None:
+        check_message(message)
         if type(message) is str:
             event = {"type": "websocket.send", "text": message}
         else:
@@ -126,6 +129,9 @@ class ASGIChannel(Channel):
             except (OSError, RuntimeError):
                 # Servers differ in what they raise once the client has left.
                 self.end(ABNORMAL)
+        self._sent += 1
+        if self._sent >= IN_A_ROW:
+            await self.give_way()
         self.check_open()
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -297,6 +303,7 @@ class SocketExchange(StartResponse):
                 self._cancelling.cancel()
             if isinstance(channel, ASGIChannel):
                 channel.release()
+            threadlocal.forget()
 
 
 def warn_of_limits(lifespans: Iterable[Lifespan]) -> None:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from ..exceptions import ConnectionClosed, explain
 from .options import Options
 
-__all__ = ["ABNORMAL", "Channel", "Message", "check_close"]
+__all__ = ["ABNORMAL", "IN_A_ROW", "Channel", "Message", "check_close", "check_message"]
 
 Message = str | bytes
 
@@ -33,6 +34,9 @@ SERVICE_RESTART = 1012
 # What an application may close with.
 _ALLOWED = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)))
 MAX_REASON = 123
+
+# Messages that are sent in a row before others have their turn.
+IN_A_ROW = 32
 
 
 class Channel:
@@ -50,45 +54,51 @@ class Channel:
     close_code: int | None = None
     close_reason = ""
     subprotocol: str | None = None
+    _sent = 0
     _paused = False
     _waiter: asyncio.Future[None] | None = None
     _on_end: Callable[[], None] | None = None
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._limit = options.queue
         self._messages: deque[Message] = deque()
 
-    async def receive(self) -> Message | None:
+    async def receive(
+        self, at_end: type[BaseException] | None = None
+    ) -> Message | None:
         """The next message; None once the connection is closed.
+
+        Args:
+            at_end: raised then instead.
 
         Cancellation: safe; no message is lost.
         """
-        if not self._messages:
-            if self.closed:
-                return None
-            await self._wait()
-            if not self._messages:
-                return None
-        message = self._messages.popleft()
-        if self._paused and len(self._messages) < self.options.queue:
+        messages = self._messages
+        if not messages and not self.closed:
+            if self._waiter is not None:
+                raise RuntimeError(explain(TWO_RECEIVE, "websocket-recv"))
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if not messages:
+            if at_end is not None:
+                raise at_end
+            return None
+        message = messages.popleft()
+        if self._paused and len(messages) < self._limit:
             self._paused = False
             self._resume()
         return message
-
-    async def _wait(self) -> None:
-        if self._waiter is not None:
-            raise RuntimeError(explain(TWO_RECEIVE, "websocket-recv"))
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     async def send(self, message: Message) -> None:
         """Send one message; waits while the client does not read.
 
         Raises:
             ConnectionClosed: it is closed.
+            TypeError: the message is neither ``str`` nor bytes.
         """
         raise NotImplementedError
 
@@ -112,7 +122,7 @@ class Channel:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-        if len(self._messages) >= self.options.queue:
+        if len(self._messages) >= self._limit:
             self._paused = True
         return not self._paused
 
@@ -130,6 +140,16 @@ class Channel:
         if self._on_end is not None:
             self._on_end()
 
+    async def give_way(self) -> None:
+        """Let the loop look around, every so often.
+
+        While a client takes all that it is sent, ``send()`` need not wait; a
+        handler that only sends would keep every other connection, and the end
+        of its own, from being noticed.
+        """
+        self._sent = 0
+        await asyncio.sleep(0)
+
     def check_open(self) -> None:
         """Raise ``ConnectionClosed`` if it is closed."""
         if self.closed:
@@ -144,6 +164,12 @@ class Channel:
         raise NotImplementedError
 
 
+def check_message(message: Any) -> None:
+    """Raise ``TypeError`` for what is no message."""
+    if not isinstance(message, (str, bytes, bytearray, memoryview)):
+        raise TypeError(explain(NO_MESSAGE.format(message), "websocket-send"))
+
+
 def check_close(code: int, reason: str) -> None:
     """Raise ``ValueError`` for what no close frame can carry."""
     if code not in _ALLOWED:
@@ -152,6 +178,10 @@ def check_close(code: int, reason: str) -> None:
     if length > MAX_REASON:
         raise ValueError(explain(LONG_REASON.format(length), "websocket-close"))
 
+
+NO_MESSAGE = """\
+send() takes a str (a text message) or bytes (a binary one), got {!r}. Write \
+send_json(...) for anything else that JSON can express."""
 
 TWO_RECEIVE = """\
 recv() was called while another recv() of the same WebSocket waits: which of them \

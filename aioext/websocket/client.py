@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed as LibraryClosed
 
 from .. import bridge
 from ..exceptions import ConnectionClosed
-from .channel import ABNORMAL, NO_STATUS, Message
+from .channel import ABNORMAL, NO_STATUS, Message, check_message
 from .connection import SyncWebSocket, WebSocket
 
 __all__ = ["connect"]
@@ -53,13 +53,18 @@ class ClientChannel:
         close = protocol.close_rcvd or protocol.close_sent
         return close.reason if close is not None else ""
 
-    async def receive(self) -> Message | None:
+    async def receive(
+        self, at_end: type[BaseException] | None = None
+    ) -> Message | None:
         try:
             return await self._connection.recv()
         except LibraryClosed:
+            if at_end is not None:
+                raise at_end from None
             return None
 
     async def send(self, message: Message) -> None:
+        check_message(message)
         try:
             await self._connection.send(message)
         except LibraryClosed:

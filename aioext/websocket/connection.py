@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 from pyramid.renderers import render
 
 from .. import bridge
-from ..exceptions import explain
 from .channel import NORMAL, Channel, Message, check_close
 from .handshake import Handshake
 
@@ -86,7 +85,7 @@ class WebSocket(_State):
         async with asyncio.timeout(timeout):
             return await self._channel.receive()
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Coroutine[Any, Any, None]:
         """Send one message: text if it is a ``str``, binary if it is ``bytes``.
 
         Waits while the client does not take what it was sent. Messages of
@@ -98,9 +97,8 @@ class WebSocket(_State):
 
         Cancellation: the message may have been sent or not.
         """
-        if not isinstance(message, (str, bytes, bytearray, memoryview)):
-            raise TypeError(explain(NO_MESSAGE.format(message), "websocket-send"))
-        await self._channel.send(message)
+        # Not a coroutine around a coroutine: that would be paid for each message.
+        return self._channel.send(message)
 
     async def recv_json(self, timeout: float | None = None) -> Any:
         """The next message, parsed as JSON.
@@ -154,11 +152,8 @@ class WebSocket(_State):
     def __aiter__(self) -> AsyncIterator[Message]:
         return self
 
-    async def __anext__(self) -> Message:
-        message = await self._channel.receive()
-        if message is None:
-            raise StopAsyncIteration
-        return message
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
+        return self._channel.receive(StopAsyncIteration)
 
 
 class SyncWebSocket(_State):
@@ -257,8 +252,10 @@ class LazyChannel:
         assert channel is not None
         return channel
 
-    async def receive(self) -> Message | None:
-        return await (await self._accepted()).receive()
+    async def receive(
+        self, at_end: type[BaseException] | None = None
+    ) -> Message | None:
+        return await (await self._accepted()).receive(at_end)
 
     async def send(self, message: Message) -> None:
         await (await self._accepted()).send(message)
@@ -273,8 +270,3 @@ class LazyChannel:
         channel = self._handshake.channel
         assert channel is not None
         return channel.closed_error()
-
-
-NO_MESSAGE = """\
-send() takes a str (a text message) or bytes (a binary one), got {!r}. Write \
-send_json(...) for anything else that JSON can express."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -57,19 +57,21 @@ class Handler:
         self._kind = kind_of(function) if kind is None else kind
         self.description = description or object_description(function)
 
-    async def __call__(self, ws: WebSocket) -> None:
-        """Call it, and wait for its end."""
+    def __call__(self, ws: WebSocket) -> Awaitable[Any]:
+        """What is to be awaited for it to serve ``ws``."""
         if self._kind in COROUTINES:
-            await greenlets.stepped(self._function(ws))
-        elif self._kind in GENERATORS:
+            return greenlets.stepped(self._function(ws))
+        if self._kind in GENERATORS:
             make_awaitable(self._function)
-            await greenlets.stepped(drive(self._function(ws)))
-        elif self._executor is not None:
-            await self._executor.run(self._function, SyncWebSocket(ws))
-        else:
-            result = await bridge.spawn_greenlet(self._function, SyncWebSocket(ws))
-            if inspect.isawaitable(result):
-                await result
+            return greenlets.stepped(drive(self._function(ws)))
+        if self._executor is not None:
+            return self._executor.run(self._function, SyncWebSocket(ws))
+        return self._call(SyncWebSocket(ws))
+
+    async def _call(self, ws: SyncWebSocket) -> None:
+        result = await bridge.spawn_greenlet(self._function, ws)
+        if inspect.isawaitable(result):
+            await result
 
 
 def is_synchronous(kind: Kind) -> bool:

@@ -42,12 +42,14 @@ from websockets.server import ServerProtocol
 from ..shutdown import on_shutdown
 from .channel import (
     ABNORMAL,
+    IN_A_ROW,
     INTERNAL_ERROR,
     NORMAL,
     SERVICE_RESTART,
     Channel,
     Message,
     check_close,
+    check_message,
 )
 from .options import Options
 
@@ -189,10 +191,15 @@ class TransportChannel(Channel, asyncio.Protocol):
         protocol = self._protocol
         protocol.receive_data(data)
         for frame in protocol.events_received():
-            self._take(frame)
-        if protocol.parser_exc is not None and not self.closed:
-            self._fail_parsing()
-        self._flush()
+            opcode = frame.opcode
+            if frame.fin and (opcode is TEXT or opcode is BINARY):
+                self._take_message(frame.data, opcode is TEXT)
+            else:
+                self._take_other(frame)
+        if protocol.parser_exc is not None:
+            if not self.closed:
+                self._fail_parsing()
+            self._flush()
 
     def _parse_more(self) -> None:
         unparsed, self._unparsed = self._unparsed, b""
@@ -202,14 +209,12 @@ class TransportChannel(Channel, asyncio.Protocol):
             position += SLICE
         self._unparsed = unparsed[position:]
 
-    def _take(self, frame: Frame) -> None:
+    def _take_other(self, frame: Frame) -> None:
+        # A fragment, or a control frame.
         opcode = frame.opcode
         if opcode is TEXT or opcode is BINARY:
-            if frame.fin:
-                self._take_message(frame.data, opcode is TEXT)
-            else:
-                self._partial = bytearray(frame.data)
-                self._partial_is_text = opcode is TEXT
+            self._partial = bytearray(frame.data)
+            self._partial_is_text = opcode is TEXT
         elif opcode is Opcode.CONT:
             if self._partial is not None:
                 self._partial += frame.data
@@ -220,6 +225,8 @@ class TransportChannel(Channel, asyncio.Protocol):
             self._take_pong(bytes(frame.data))
         elif opcode is Opcode.CLOSE:
             self._take_close()
+        # The answer to it.
+        self._flush()
 
     def _take_message(self, data: Any, is_text: bool) -> None:
         if self.closed:
@@ -269,10 +276,17 @@ class TransportChannel(Channel, asyncio.Protocol):
         if type(message) is str:
             self._protocol.send_text(message.encode())
         else:
-            self._protocol.send_binary(message)  # type: ignore[arg-type]
+            check_message(message)
+            if isinstance(message, str):
+                self._protocol.send_text(message.encode())
+            else:
+                self._protocol.send_binary(message)
         self._flush()
+        self._sent += 1
         if self._writable is not None:
             await self._drain()
+        elif self._sent >= IN_A_ROW:
+            await self.give_way()
 
     async def _drain(self) -> None:
         # Shared by all who send: cancelling one must not cancel the others.
