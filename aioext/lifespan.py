@@ -51,6 +51,7 @@ from .events import AppStarting, AppStopping
 from .exceptions import explain
 from .interfaces import IExecutor, ILifespan, ISettings
 from .settings import Settings
+from .shutdown import announce_at_signals
 
 __all__ = ["Lifespan", "serve"]
 
@@ -260,7 +261,8 @@ async def serve(
         return
     try:
         await send({"type": "lifespan.startup.complete"})
-        await receive()
+        with announce_at_signals():
+            await receive()
     finally:
         outcome = await _close(lifespans)
     await send(outcome)

@@ -7,16 +7,24 @@ thing registers a callback with :func:`on_shutdown`; the runtime calls
 
 Each loop has its own announcement: two servers in two threads of one process
 know nothing of each other.
+
+ASGI has no such message: a server tells an application to stop when all requests
+have ended. Where the server is not ours, :func:`announce_at_signals` looks for what
+makes it stop, and leaves the signal to the handler that the server has set.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import signal
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
-__all__ = ["announce", "is_announced", "on_shutdown"]
+__all__ = ["announce", "announce_at_signals", "is_announced", "on_shutdown"]
 
 log = logging.getLogger("aioext")
 
@@ -67,6 +75,41 @@ def is_announced(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether the server of ``loop`` is stopping."""
     announcement = _announcements.get(loop)
     return announcement is not None and announcement.is_made
+
+
+@contextlib.contextmanager
+def announce_at_signals() -> Iterator[None]:
+    """Within it, announce the end of the running loop's server at SIGTERM and SIGINT.
+
+    Does nothing for a signal that the server does not handle, and nothing at all
+    outside of the main thread, where no handler can be set.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                _precede(number, loop, stack)
+        yield
+
+
+def _precede(
+    number: int, loop: asyncio.AbstractEventLoop, stack: contextlib.ExitStack
+) -> None:
+    handler = signal.getsignal(number)
+    if not callable(handler):
+        return
+
+    def announcing(*args: Any) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(announce, loop)
+        handler(*args)
+
+    def restore() -> None:
+        if signal.getsignal(number) is announcing:
+            signal.signal(number, handler)
+
+    signal.signal(number, announcing)
+    stack.callback(restore)
 
 
 def _call(announcement: _Announcement, key: object) -> None:

@@ -67,6 +67,7 @@ def includeme(config: Any) -> None:
     config.action(None, _register_settings, (config,), order=PHASE1_CONFIG)
     config.action(None, _register_defaults, (registry,), order=AFTER_PHASE1)
     config.include("aioext.websocket.config")
+    config.include("aioext.eventsource.config")
     config.action(None, adapt_execution_policy, (registry,), order=LAST)
     config.action(None, adapt_request_factory, (registry,), order=LAST)
 

@@ -129,6 +129,11 @@ class AsyncGunicornWorker(ASGIWorker):
     def notify(self) -> None:
         """Tell the master that this worker lives; called once a second."""
         self._serving = current_task()
+        if self.ppid != os.getppid() and not self._stopping:
+            # The master has died. gunicorn's loop sees it next, and leaves without
+            # a word; it is not to be cancelled, for it is what stops the worker.
+            self._stopping = True
+            shutdown.announce(self.loop)
         super().notify()
 
     @property

@@ -61,6 +61,9 @@ EXTENSION = "aioext.websocket"
 DENIAL = "websocket.http.response"
 SCHEMES = {"ws": "http", "wss": "https"}
 
+# Seconds that a server has, when it stops, to close its WebSockets by itself.
+SERVER_CLOSES = 0.3
+
 # Seconds that a handler has after the end of its connection.
 GRACE = 3.0
 
@@ -87,6 +90,7 @@ class ASGIChannel(Channel):
         self._send = send
         self._sending = asyncio.Lock()
         self._room: asyncio.Future[None] | None = None
+        self._going: asyncio.Task[None] | None = None
         # Nothing of the request is to be seen, or kept, by what outlives it.
         self._pump = asyncio.get_running_loop().create_task(
             self._receive_all(), context=contextvars.Context()
@@ -135,10 +139,15 @@ class ASGIChannel(Channel):
         self.check_open()
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        if self._going is not None:
+            await asyncio.shield(self._going)
         if self.closed:
             return
         check_close(code, reason)
         self.end(code, reason, here=True)
+        await self._send_close(code, reason)
+
+    async def _send_close(self, code: int, reason: str) -> None:
         event = {"type": "websocket.close", "code": code, "reason": reason}
         await self._stop_receiving()
         async with self._sending:
@@ -155,18 +164,20 @@ class ASGIChannel(Channel):
             await asyncio.wait((self._pump,))
 
     def _go_away(self) -> None:
-        closing = asyncio.ensure_future(self.close(SERVICE_RESTART))
-        _closings.add(closing)
-        closing.add_done_callback(_closings.discard)
+        if not self.closed:
+            self.end(SERVICE_RESTART, here=True)
+            self._going = asyncio.ensure_future(self._go())
+
+    async def _go(self) -> None:
+        # The client hears it once: from a server that says so by itself, or from us.
+        await asyncio.wait((self._pump,), timeout=SERVER_CLOSES)
+        if not self._pump.done():
+            await self._send_close(SERVICE_RESTART, "")
 
     def release(self) -> None:
         """Receive no more."""
         self._forget_shutdown()
         self._pump.cancel()
-
-
-# A loop does not keep its Tasks.
-_closings: set[asyncio.Future[None]] = set()
 
 
 class SocketExchange(StartResponse):

@@ -55,8 +55,11 @@ from .options import Options
 
 __all__ = ["TransportChannel", "answer_handshake"]
 
-# Its debug output would be a line for each frame.
-log = logging.getLogger("aioext.websocket")
+# websockets says at INFO when a connection is closed, once for each: too much for
+# an application that logs at INFO, unless it asks for this logger by name.
+log = logging.getLogger("aioext.websocket.protocol")
+if log.level == logging.NOTSET:
+    log.setLevel(logging.WARNING)
 
 # Bytes that are parsed before the queue is looked at again: a client that sends
 # the smallest messages there are gets no more of them in.
