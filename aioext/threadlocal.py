@@ -38,8 +38,6 @@ from __future__ import annotations
 import contextvars
 import threading
 from asyncio import get_running_loop
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from pyramid.threadlocal import ThreadLocalManager, manager
@@ -141,17 +139,21 @@ def ended_entry() -> dict[str, Any] | None:
     return None if _stack.get() else _ended.get() or None
 
 
-@contextmanager
-def pushed(entry: dict[str, Any] | None) -> Iterator[None]:
-    """Have ``entry`` be current, unless it is None."""
-    if entry is None:
-        yield
-        return
-    manager.push(entry)
-    try:
-        yield
-    finally:
-        manager.pop()
+class pushed:
+    """A context manager that has ``entry`` be current, unless it is None."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(self, entry: dict[str, Any] | None) -> None:
+        self._entry = entry
+
+    def __enter__(self) -> None:
+        if self._entry is not None:
+            manager.push(self._entry)
+
+    def __exit__(self, *error: object) -> None:
+        if self._entry is not None:
+            manager.pop()
 
 
 def isolated() -> contextvars.Context:

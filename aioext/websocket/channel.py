@@ -12,7 +12,6 @@ bridge.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +61,8 @@ class Channel:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._limit = options.queue
-        self._messages: deque[Message] = deque()
+        # Few at a time: an empty deque takes more memory than all else here.
+        self._messages: list[Message] = []
 
     async def receive(
         self, at_end: type[BaseException] | None = None
@@ -87,7 +87,7 @@ class Channel:
             if at_end is not None:
                 raise at_end
             return None
-        message = messages.popleft()
+        message = messages.pop(0)
         if self._paused and len(messages) < self._limit:
             self._paused = False
             self._resume()

@@ -171,6 +171,7 @@ class WebSocketBody:
         What the handler raises is logged, and closes it with 1011.
         """
         channel = await self._handshake.accept()
+        _forget_callbacks(self._request)
         code = NORMAL
         try:
             await self._handler(WebSocket(channel, self._request))
@@ -180,6 +181,13 @@ class WebSocketBody:
                 log.exception(FAILED, self._handler.description)
                 code = INTERNAL_ERROR
         await channel.close(code)
+
+
+def _forget_callbacks(request: Any) -> None:
+    # They have been called. Empty, they take 1.5 KiB for as long as it is open.
+    for name in ("response_callbacks", "finished_callbacks"):
+        if request is not None and not getattr(request, name, True):
+            delattr(request, name)
 
 
 NO_SOCKETS = """\
