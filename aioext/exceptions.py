@@ -90,6 +90,10 @@ class ConnectionClosed(AioextError, ConnectionResetError):
         told = f" ({reason})" if reason else ""
         super().__init__(CLOSED.format(code, told))
 
+    def __reduce__(self) -> tuple[type[ConnectionClosed], tuple[int, str]]:
+        # By its own arguments, and not by those of its base.
+        return type(self), (self.code, self.reason)
+
 
 CLOSED = """\
 The WebSocket is closed, with code {}{}. Iterate over it, or stop when recv() gives \

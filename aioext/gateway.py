@@ -184,6 +184,8 @@ class Exchange(StartResponse):
                     self.write(chunk)
             bridge.wait(self._send_part(b"", more=False))
         finally:
+            # Nobody is to cancel the cleanup.
+            self._stop_watching()
             close = getattr(body, "close", None)
             if close is not None:
                 close()
@@ -204,6 +206,7 @@ class Exchange(StartResponse):
                         await self._send_part(chunk, more=True)
                 await self._send_part(b"", more=False)
             finally:
+                self._stop_watching()
                 await body.aclose()
 
     def write(self, chunk: bytes) -> None:

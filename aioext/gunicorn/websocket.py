@@ -14,6 +14,7 @@ and gets the connection itself, or any ASGI application, which gets messages.
 
 from __future__ import annotations
 
+import asyncio
 import http
 from collections.abc import Iterable
 from typing import Any
@@ -22,7 +23,7 @@ from gunicorn.asgi import websocket as replaced
 
 from ..exceptions import ConnectionClosed
 from ..websocket.asgi import DENIAL, EXTENSION
-from ..websocket.channel import ABNORMAL, INTERNAL_ERROR, NO_STATUS, NORMAL, Channel
+from ..websocket.channel import ABNORMAL, INTERNAL_ERROR, NORMAL, Channel
 from ..websocket.options import Options
 from ..websocket.protocol import TransportChannel, answer_handshake
 
@@ -87,6 +88,8 @@ class WebSocketProtocol:
         self._chunks: list[bytes] = []
         self._start: dict[str, Any] = {}
         self._channel: TransportChannel | None = None
+        # Whoever receives before it is decided whether there is a WebSocket.
+        self._undecided: asyncio.Future[None] | None = None
         extensions = scope.setdefault("extensions", {})
         extensions[DENIAL] = {}
         extensions[EXTENSION] = {"open": self.open}
@@ -102,21 +105,31 @@ class WebSocketProtocol:
     def feed_eof(self) -> None:
         """The connection was lost before the WebSocket was accepted."""
         self._has_left = True
+        self._decide()
 
     async def run(self) -> None:
         """Call the application, and see to it that the client has an answer."""
         failed = False
         try:
             await self._app(self._scope, self.receive, self.send)
-        except ConnectionClosed:
-            pass
-        except Exception:
-            failed = True
-            self._log.exception("Error in WebSocket ASGI application")
+        except Exception as error:
+            if not (isinstance(error, ConnectionClosed) and self._has_ended()):
+                failed = True
+                self._log.exception("Error in WebSocket ASGI application")
         if not self._answered:
             self._refuse_with(500 if failed else 403)
+        elif self._start:
+            # It began an answer, and did not end it.
+            self._refuse_with(500)
         elif self._channel is not None:
             await self._channel.close(INTERNAL_ERROR if failed else NORMAL)
+
+    def _decide(self) -> None:
+        if self._undecided is not None and not self._undecided.done():
+            self._undecided.set_result(None)
+
+    def _has_ended(self) -> bool:
+        return self._has_left if self._channel is None else self._channel.closed
 
     # For the gateway.
 
@@ -139,6 +152,7 @@ class WebSocketProtocol:
         if response.status_code != 101:
             self._transport.write(response.serialize())
             self._transport.close()
+            self.feed_eof()
             raise ConnectionClosed(ABNORMAL)
         if subprotocol is not None:
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
@@ -153,6 +167,7 @@ class WebSocketProtocol:
             transport.resume_reading()
         channel.start(early)
         self._channel = channel
+        self._decide()
         return channel
 
     # ASGI, for an application that is not ours.
@@ -162,6 +177,9 @@ class WebSocketProtocol:
         if not self._connect_told:
             self._connect_told = True
             return {"type": "websocket.connect"}
+        if self._channel is None and not (self._has_left or self._answered):
+            self._undecided = asyncio.get_running_loop().create_future()
+            await self._undecided
         channel = self._channel
         message = None if channel is None else await channel.receive()
         if isinstance(message, str):
@@ -172,7 +190,7 @@ class WebSocketProtocol:
         reason = "" if channel is None else channel.close_reason
         return {
             "type": "websocket.disconnect",
-            "code": code or NO_STATUS,
+            "code": code or ABNORMAL,
             "reason": reason,
         }
 
@@ -209,10 +227,12 @@ class WebSocketProtocol:
         self._chunks.append(message.get("body", b""))
         if not message.get("more_body"):
             start, self._start = self._start, {}
-            self._respond(start["status"], start["headers"], b"".join(self._chunks))
+            headers = list(start.get("headers", ()))
+            self._respond(start["status"], headers, b"".join(self._chunks))
 
     def _refuse_with(self, status: int) -> None:
         self._answered = True
+        self._decide()
         self._respond(status, (), b"")
 
     def _respond(self, status: int, headers: Headers, body: bytes) -> None:

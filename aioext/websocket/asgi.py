@@ -99,7 +99,12 @@ class ASGIChannel(Channel):
 
     async def _receive_all(self) -> None:
         while not self.closed:
-            message = await self._receive()
+            try:
+                message = await self._receive()
+            except (OSError, RuntimeError):
+                # Servers differ in what they do once the client has left.
+                self.end(ABNORMAL)
+                return
             if message["type"] != "websocket.receive":
                 code = message.get("code") or NO_STATUS
                 self.end(code, message.get("reason") or "")
@@ -107,6 +112,9 @@ class ASGIChannel(Channel):
             await self._take(message)
 
     async def _take(self, message: Any) -> None:
+        if self.closed:
+            # It came while the close frame went out.
+            return
         text = message.get("text")
         data = message["bytes"] if text is None else text
         size = len(data) if text is None or text.isascii() else len(text.encode())
@@ -122,8 +130,8 @@ class ASGIChannel(Channel):
 
     async def send(self, message: Message) -> None:
         check_message(message)
-        if type(message) is str:
-            event = {"type": "websocket.send", "text": message}
+        if isinstance(message, str):
+            event = {"type": "websocket.send", "text": str(message)}
         else:
             event = {"type": "websocket.send", "bytes": bytes(message)}
         async with self._sending:
@@ -142,7 +150,9 @@ class ASGIChannel(Channel):
         if self._going is not None:
             await asyncio.shield(self._going)
         if self.closed:
-            return
+            async with self._sending:
+                # If it is being closed for its message's size, that is done now.
+                return
         check_close(code, reason)
         self.end(code, reason, here=True)
         await self._send_close(code, reason)
@@ -195,6 +205,7 @@ class SocketExchange(StartResponse):
         self._open = self._accept if extension is None else extension["open"]
         self._cancels = extension is None
         self._failed = True
+        self._is_lost = False
 
     async def serve(self, app: Any, base: dict[str, Any]) -> None:
         """Call the WSGI application ``app``, and do what it answers."""
@@ -212,7 +223,9 @@ class SocketExchange(StartResponse):
                 await self._refuse(body)
             self._failed = self.status >= 400
         except ConnectionClosed:
-            # The client has left.
+            # Of this WebSocket, or of another one that the application uses?
+            if not self._has_left():
+                raise
             self._failed = False
         except asyncio.CancelledError:
             if not self._cancelled:
@@ -266,7 +279,11 @@ class SocketExchange(StartResponse):
         raise GatewayError(explain(WRITTEN, "gateway-error"))
 
     async def _open_channel(self, *args: Any) -> Channel:
-        channel = await self._open(*args)
+        try:
+            channel = await self._open(*args)
+        except ConnectionClosed:
+            self._is_lost = True
+            raise
         if self._cancels:
             channel.when_ended(self._cancel_soon)
         return channel
@@ -291,9 +308,13 @@ class SocketExchange(StartResponse):
             start = self.message(len(body))
             await self._send({**start, "type": f"{DENIAL}.start"})
             await self._send({"type": f"{DENIAL}.body", "body": body})
-        except OSError:
+        except (OSError, RuntimeError):
             # The client has left.
             pass
+
+    def _has_left(self) -> bool:
+        channel = self.handshake.channel
+        return self._is_lost if channel is None else channel.closed
 
     def _cancel_soon(self) -> None:
         loop = asyncio.get_running_loop()

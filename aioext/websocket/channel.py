@@ -74,10 +74,11 @@ class Channel:
 
         Cancellation: safe; no message is lost.
         """
+        if self._waiter is not None:
+            # It may have been woken already, for the message that is there.
+            raise RuntimeError(explain(TWO_RECEIVE, "websocket-recv"))
         messages = self._messages
         if not messages and not self.closed:
-            if self._waiter is not None:
-                raise RuntimeError(explain(TWO_RECEIVE, "websocket-recv"))
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter

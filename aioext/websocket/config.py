@@ -98,9 +98,12 @@ class Threads(Executor):
 
 def _reserve(request: Any, handshake: Handshake) -> Threads:
     threads = request.registry.getUtility(ISockets).threads
-    if not threads.reserve():
-        raise HTTPServiceUnavailable(NO_THREAD)
-    handshake.at_end(threads.free)
+    # A request that is tried again has its thread already.
+    if not handshake.has_thread:
+        if not threads.reserve():
+            raise HTTPServiceUnavailable(NO_THREAD)
+        handshake.has_thread = True
+        handshake.at_end(threads.free)
     return threads
 
 

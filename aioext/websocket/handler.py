@@ -20,6 +20,7 @@ __all__ = ["Handler", "make_binder"]
 
 COROUTINES = (Kind.COROUTINE, Kind.WRAPPED_COROUTINE)
 GENERATORS = (Kind.GENERATOR, Kind.WRAPPED_GENERATOR)
+WRAPPED = (Kind.WRAPPED_COROUTINE, Kind.WRAPPED_GENERATOR)
 POSITIONAL = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -55,18 +56,30 @@ class Handler:
         self._function = function
         self._executor = executor
         self._kind = kind_of(function) if kind is None else kind
+        if kind is None:
+            make_awaitable(function)
         self.description = description or object_description(function)
 
     def __call__(self, ws: WebSocket) -> Awaitable[Any]:
         """What is to be awaited for it to serve ``ws``."""
-        if self._kind in COROUTINES:
+        if self._kind is Kind.COROUTINE:
             return greenlets.stepped(self._function(ws))
-        if self._kind in GENERATORS:
-            make_awaitable(self._function)
+        if self._kind is Kind.GENERATOR:
             return greenlets.stepped(drive(self._function(ws)))
+        if self._kind in WRAPPED:
+            return greenlets.stepped(self._call_wrapped(ws))
         if self._executor is not None:
             return self._executor.run(self._function, SyncWebSocket(ws))
         return self._call(SyncWebSocket(ws))
+
+    async def _call_wrapped(self, ws: WebSocket) -> None:
+        # A decorator may wait before it calls what it decorates, and may give
+        # anything that can be awaited, or nothing.
+        result = self._function(ws)
+        if inspect.isgenerator(result):
+            await drive(result)
+        elif inspect.isawaitable(result):
+            await result
 
     async def _call(self, ws: SyncWebSocket) -> None:
         result = await bridge.spawn_greenlet(self._function, ws)
@@ -86,13 +99,16 @@ def make_binder(view: Any, attr: str | None) -> Binder:
         ConfigurationError: the view takes something else than ``ws``,
             ``request`` and ``context``.
     """
+    make_awaitable(view, attr)
     if not inspect.isclass(view):
         function = getattr(view, attr) if attr else view
         return _bind_function(function, _roles_of(function, view))
     method = attr or "__call__"
     if not hasattr(view, method):
         _refuse(NO_METHOD.format(object_description(view), method))
-    roles = _roles_of(getattr(view, method), view, skip=1)
+    found = inspect.getattr_static(view, method)
+    bound = isinstance(found, (staticmethod, classmethod))
+    roles = _roles_of(getattr(view, method), view, skip=0 if bound else 1)
     takes_request_only = requestonly(view)
 
     def bind(context: Any, request: Any) -> Callable[[Any], Any]:
@@ -127,15 +143,22 @@ def _roles_of(function: Any, view: Any, skip: int = 0) -> tuple[str, ...]:
         for each in parameters
         if each.kind in POSITIONAL and each.default is each.empty
     ][skip:]
-    if set(names) <= set(ROLES) and 0 < len(names) == len(set(names)):
-        return tuple(names)
-    if len(names) == 1:
-        return ("ws",)
-    if len(names) == 2:
-        return ("request", "ws")
-    if len(names) == 3:
-        return ROLES
-    return _refuse(PARAMETERS.format(object_description(view), names))
+    roles = _roles_by_name(names) or _roles_by_place(names)
+    return roles or _refuse(PARAMETERS.format(object_description(view), names))
+
+
+def _roles_by_name(names: list[str]) -> tuple[str, ...] | None:
+    # One name may be anything, and is the WebSocket's if no other one is.
+    roles = ["ws" if name not in ROLES else name for name in names]
+    return tuple(roles) if 0 < len(roles) == len(set(roles)) else None
+
+
+def _roles_by_place(names: list[str]) -> tuple[str, ...] | None:
+    roles = ROLES[-len(names) :] if 0 < len(names) <= len(ROLES) else ()
+    for name, role in zip(names, roles, strict=False):
+        if name in ROLES and name != role:
+            return None
+    return roles or None
 
 
 def _refuse(message: str) -> Any:

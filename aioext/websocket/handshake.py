@@ -44,13 +44,16 @@ class Handshake:
         subprotocol: the one that was chosen.
         channel: the connection, once it is accepted.
         is_synchronous: whether the view that serves it is no coroutine.
+        has_thread: whether a thread is reserved for its handler.
     """
 
     subprotocol: str | None = None
     channel: Channel | None = None
     is_synchronous = False
+    has_thread = False
 
     options: Options | None = None
+    _has_chosen = False
 
     def __init__(
         self, environ: Mapping[str, Any], opener: Opener, start_response: StartResponse
@@ -87,11 +90,13 @@ class Handshake:
         return self.options
 
     def choose_subprotocol(self, request: Any) -> None:
-        """Choose among the offered, as the options say.
+        """Choose among the offered, as the options say; once.
 
         Raises:
             ValueError: the application's callable chose what was not offered.
         """
+        if self._has_chosen:
+            return
         wanted = self._known_options().subprotocols
         offered = self.subprotocols
         if callable(wanted):
@@ -102,6 +107,7 @@ class Handshake:
             message = NOT_OFFERED.format(wanted, chosen, offered)
             raise ValueError(explain(message, "websocket-options"))
         self.subprotocol = chosen
+        self._has_chosen = True
 
     async def accept(self) -> Channel:
         """Accept the WebSocket, unless that is done.

@@ -64,7 +64,7 @@ def check_pattern(pattern: str) -> None:
     if pattern == ANY:
         return
     match = _ORIGIN.fullmatch(pattern)
-    if match is None or "*" in match[2].removeprefix("*."):
+    if match is None or "*" in match[2].removeprefix("*.") or match[2] == "*.":
         raise ValueError(
             "origins like https://example.com, https://*.example.com or "
             f"https://example.com:8443, and not {pattern!r}"

@@ -77,6 +77,8 @@ DEFLATE = ServerPerMessageDeflateFactory(
 )
 TEXT = Opcode.TEXT
 BINARY = Opcode.BINARY
+# What a ping of this server's own carries; no application's ping is empty.
+KEEPALIVE = b""
 
 
 def answer_handshake(
@@ -130,11 +132,14 @@ class TransportChannel(Channel, asyncio.Protocol):
         self._partial: bytearray | None = None
         self._partial_is_text = False
         self._writable: asyncio.Future[None] | None = None
+        # Not read on, for it pings and does not take what it is answered.
+        self._held_back = False
         self._lost: asyncio.Future[None] | None = None
         self._is_lost = False
         self._heard_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._pings: dict[bytes, asyncio.Future[float]] = {}
+        self._pinged = 0
         self._forget_shutdown: Callable[[], None] | None = None
 
     def start(self, data: bytes = b"") -> None:
@@ -168,14 +173,23 @@ class TransportChannel(Channel, asyncio.Protocol):
         writable, self._writable = self._writable, None
         if writable is not None:
             writable.set_result(None)
+        if self._held_back:
+            self._held_back = False
+            if not self._paused and not self._is_lost:
+                self._transport.resume_reading()
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
-        self._stop_timer()
-        self.end(ABNORMAL)
+        if not self.closed:
+            self.end(ABNORMAL)
+            # The transport closes once all is written, which may be never.
+            self._close_soon(CLOSE_TIMEOUT)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
+        # What was not parsed is lost as well.
+        self._paused = False
+        self._unparsed = b""
         self._protocol.receive_eof()
         self._stop_timer()
         if self._forget_shutdown is not None:
@@ -230,6 +244,9 @@ class TransportChannel(Channel, asyncio.Protocol):
             self._take_close()
         # The answer to it.
         self._flush()
+        if opcode is Opcode.PING and self._writable is not None and not self.closed:
+            self._held_back = True
+            self._transport.pause_reading()
 
     def _take_message(self, data: Any, is_text: bool) -> None:
         if self.closed:
@@ -246,9 +263,9 @@ class TransportChannel(Channel, asyncio.Protocol):
 
     def _take_close(self) -> None:
         received = self._protocol.close_rcvd
-        if received is not None:
+        if received is not None and not self.closed:
             self.end(received.code, received.reason)
-        self._close_soon(CLOSE_TIMEOUT)
+            self._close_soon(CLOSE_TIMEOUT)
 
     def _fail_parsing(self) -> None:
         # The parser has sent its close frame.
@@ -268,7 +285,7 @@ class TransportChannel(Channel, asyncio.Protocol):
     def _resume(self) -> None:
         if self._unparsed:
             self._parse_more()
-        if not self._paused and not self._is_lost:
+        if not self._paused and not self._held_back and not self._is_lost:
             self._transport.resume_reading()
 
     # What goes out.
@@ -283,7 +300,8 @@ class TransportChannel(Channel, asyncio.Protocol):
             if isinstance(message, str):
                 self._protocol.send_text(message.encode())
             else:
-                self._protocol.send_binary(message)
+                # The length of a memoryview need not be its bytes.
+                self._protocol.send_binary(bytes(message))
         self._flush()
         self._sent += 1
         if self._writable is not None:
@@ -363,9 +381,9 @@ class TransportChannel(Channel, asyncio.Protocol):
 
     async def ping(self) -> float:
         self.check_open()
-        payload = b"%x" % id(object())
-        while payload in self._pings:
-            payload += b"."
+        # Never the same again: an answer may come after its timeout.
+        self._pinged += 1
+        payload = b"%x" % self._pinged
         self._pings[payload] = answered = self._loop.create_future()
         start = perf_counter()
         self._protocol.send_ping(payload)
@@ -376,9 +394,17 @@ class TransportChannel(Channel, asyncio.Protocol):
             self._pings.pop(payload, None)
 
     def _take_pong(self, payload: bytes) -> None:
-        answered = self._pings.get(payload)
-        if answered is not None and not answered.done():
-            answered.set_result(perf_counter())
+        # An answer to the last of several pings is one to all (RFC 6455 section 5.5.3).
+        if payload == KEEPALIVE:
+            self._keep_alive()
+        if payload not in self._pings:
+            return
+        now = perf_counter()
+        for sent, answered in self._pings.items():
+            if not answered.done():
+                answered.set_result(now)
+            if sent == payload:
+                return
 
     def end(self, code: int, reason: str = "", *, here: bool = False) -> None:
         super().end(code, reason, here=here)
@@ -398,12 +424,18 @@ class TransportChannel(Channel, asyncio.Protocol):
         if silence < interval:
             self._after(interval - silence, self._ping_if_silent)
             return
-        self._protocol.send_ping(b"")
+        self._protocol.send_ping(KEEPALIVE)
         self._flush()
         if self.options.ping_timeout:
             self._after(self.options.ping_timeout, self._look_for_answer)
         else:
             self._after(interval, self._ping_if_silent)
+
+    def _keep_alive(self) -> None:
+        # The next ping is due after the interval, not after the deadline too.
+        if self.options.ping_interval and not self.closed:
+            self._stop_timer()
+            self._after(self.options.ping_interval, self._ping_if_silent)
 
     def _look_for_answer(self) -> None:
         if not self._goes_on():

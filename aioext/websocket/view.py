@@ -79,15 +79,17 @@ class WebsocketConnectionView:
         """A message has come."""
 
     async def on_close(self) -> None:
-        """The WebSocket is closed: nothing can be sent any more."""
+        """The WebSocket is over, however that came: also after an exception."""
 
 
 async def _serve(self: WebsocketConnectionView, ws: Any) -> None:
     self.ws = ws
-    await _settle(self.on_open())
-    async for message in ws:
-        await _settle(self.on_message(message))
-    await _settle(self.on_close())
+    try:
+        await _settle(self.on_open())
+        async for message in ws:
+            await _settle(self.on_message(message))
+    finally:
+        await _settle(self.on_close())
 
 
 async def _settle(result: Any) -> None:
@@ -99,10 +101,12 @@ async def _settle(result: Any) -> None:
 
 def _serve_functions(self: WebsocketConnectionView, ws: Any) -> None:
     self.ws = ws
-    _call(self, "on_open")
-    for message in ws:
-        _call(self, "on_message", message)
-    _call(self, "on_close")
+    try:
+        _call(self, "on_open")
+        for message in ws:
+            _call(self, "on_message", message)
+    finally:
+        _call(self, "on_close")
 
 
 def _call(self: WebsocketConnectionView, name: str, *args: Any) -> None:

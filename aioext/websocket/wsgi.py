@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from pyramid.httpexceptions import HTTPForbidden
+from pyramid.threadlocal import get_current_registry
 
+from ..exceptions import explain
+from ..interfaces import ISockets
 from .connection import LazyChannel, SyncWebSocket, WebSocket
 from .handshake import handshake_of
-from .options import Options, read_view_options
+from .options import VIEW_OPTIONS, Options, read_view_options
 from .response import WRONG_ORIGIN
 
 __all__ = ["get_websocket"]
@@ -43,15 +46,28 @@ def get_websocket(
     Raises:
         HTTPForbidden: the page that asks may not (its ``Origin``). Let it pass:
             it is the answer.
+        TypeError: there is no such option.
     """
     handshake = handshake_of(environ)
     if handshake is None:
         return None
-    common = handshake.options or Options()
+    unknown = sorted(options.keys() - set(VIEW_OPTIONS))
+    if unknown:
+        raise TypeError(
+            explain(UNKNOWN.format(unknown, VIEW_OPTIONS), "websocket-options")
+        )
+    if handshake.options is None:
+        # Inside of an application that includes aioext, its settings hold.
+        sockets = get_current_registry().queryUtility(ISockets)
+        handshake.options = Options() if sockets is None else sockets.options
     given = read_view_options(options, "that calls get_websocket()")
-    handshake.options = common.with_view_options(given)
+    handshake.options = handshake.options.with_view_options(given)
     if not handshake.origin_is_allowed:
         raise HTTPForbidden(WRONG_ORIGIN.format(environ["HTTP_ORIGIN"]))
     handshake.choose_subprotocol(None)
     lazy = LazyChannel(handshake, lambda: start_response("101 Switching Protocols", []))
     return SyncWebSocket(WebSocket(lazy))
+
+
+UNKNOWN = """\
+get_websocket() was given {}; it takes the options {}."""
