@@ -6,6 +6,9 @@ VENV = .venv
 PORT = 6543
 DEMO = build/demo
 ARGS =
+# Programs that some tests drive, and Debian's packages that have them; without,
+# these tests are skipped. `make test TOOLS=` leaves the system as it is.
+TOOLS = chromium:chromium chromedriver:chromium-driver nginx:nginx-light
 
 PYTHON = $(VENV)/bin/python
 PIP = $(PYTHON) -m pip --disable-pip-version-check --quiet
@@ -28,6 +31,7 @@ demo: $(VENV)/.installed-hello
 	@cd $(DEMO)/hello && exec $(abspath $(VENV))/bin/pserve development.ini http_port=$(PORT)
 
 test: $(VENV)/.installed-test
+	@$(INSTALL_TOOLS)
 	$(PYTHON) -m pytest $(ARGS)
 
 pyramid-tests: $(VENV)/.installed-test
@@ -39,6 +43,18 @@ lint: $(VENV)/.installed-lint
 
 docs: $(VENV)/.installed-docs
 	$(PYTHON) -m sphinx -W -n --keep-going -b html docs build/docs
+
+# Only root can install them, where apt-get is; who cannot is told.
+define INSTALL_TOOLS
+export PATH="$$PATH:/usr/sbin" DEBIAN_FRONTEND=noninteractive; missing=; \
+for tool in $(TOOLS); do \
+  command -v $${tool%:*} >/dev/null || missing="$$missing $${tool#*:}"; \
+done; \
+[ -z "$$missing" ] || \
+{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq $$missing; } \
+  >/dev/null || \
+echo "Some tests need what is missing here: apt-get install$$missing" >&2
+endef
 
 # wrk is the client that loads the servers; it is not a Python package.
 bench: $(VENV)/.installed-bench
@@ -64,7 +80,7 @@ $(PYTHON):
 $(VENV)/.installed-demo: extras = gunicorn,mako,scaffold
 $(VENV)/.installed-test: extras = gunicorn,mako,scaffold,test
 $(VENV)/.installed-lint: extras = lint
-$(VENV)/.installed-docs: extras = gunicorn,mako,scaffold,docs
+$(VENV)/.installed-docs: extras = gunicorn,mako,scaffold,testing,docs
 $(VENV)/.installed-bench: extras = gunicorn,mako,benchmarks
 $(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-lint \
 $(VENV)/.installed-docs $(VENV)/.installed-bench: $(SETUP) | $(PYTHON)

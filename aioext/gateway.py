@@ -57,7 +57,7 @@ class Gateway:
     """An ASGI application (3.0) that serves a WSGI application.
 
     Speaks ``http``, ``websocket`` and ``lifespan``. A WebSocket is a request
-    like any other until it is accepted; see :mod:`aioext.websocket.asgi`.
+    like any other until it is accepted; see :doc:`/websocket`.
 
     Args:
         app: the WSGI application (:pep:`3333`), Pyramid or other.

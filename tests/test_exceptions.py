@@ -1,11 +1,15 @@
 """The errors that aioext raises, and what they say."""
 
+import copy
+import pickle
+
 import pytest
 
 from aioext import exceptions
 from aioext.exceptions import (
     AioextError,
     ClientDisconnected,
+    ConnectionClosed,
     GatewayError,
     ScopeError,
     explain,
@@ -14,6 +18,7 @@ from aioext.exceptions import (
 TREE = {
     ScopeError: RuntimeError,
     ClientDisconnected: ConnectionResetError,
+    ConnectionClosed: ConnectionResetError,
     GatewayError: RuntimeError,
 }
 
@@ -27,7 +32,11 @@ def test_the_tree_is_complete_and_drawn():
     assert {each.__name__ for each in (AioextError, *TREE)} == set(exceptions.__all__)
 
 
-@pytest.mark.parametrize("error", [AioextError, *TREE])
+# What they say is told where they are raised, but for this one.
+TOLD = [AioextError, *(error for error in TREE if error is not ConnectionClosed)]
+
+
+@pytest.mark.parametrize("error", TOLD)
 def test_an_error_ends_with_the_address_of_its_section(error):
     lines = str(error("What happened.\nWhat to write.")).splitlines()
     assert lines[:2] == ["What happened.", "What to write."]
@@ -49,3 +58,22 @@ def test_a_client_that_left_is_an_oserror_without_a_number():
     error = ClientDisconnected("gone")
     assert error.errno is None
     assert str(error).startswith("gone\n")
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("", "with code 4000."), ("enough", "with code 4000 (enough).")],
+)
+def test_a_closed_websocket_is_told_with_code_and_reason(reason, told):
+    error = ConnectionClosed(4000, reason)
+    assert (error.code, error.reason) == (4000, reason)
+    assert error.errno is None
+    assert str(error).startswith(f"The WebSocket is closed, {told} ")
+    assert str(error).endswith("errors.html#connection-closed)")
+
+
+def test_a_closed_websocket_can_be_told_in_another_process():
+    error = ConnectionClosed(4000, "enough")
+    for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (other.code, other.reason) == (4000, "enough")
+        assert str(other) == str(error)

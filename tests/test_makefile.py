@@ -13,9 +13,11 @@ README = (ROOT / "README.rst").read_text("utf-8")
 TARGETS = re.search(r"^\.PHONY: help (.+)$", MAKEFILE, re.MULTILINE)[1].split()
 
 
-def make(*arguments):
+def make(*arguments, path=None):
     # The variables of a make that runs the tests are not for this one.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    if path is not None:
+        environment["PATH"] = f"{path}{os.pathsep}{environment['PATH']}"
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
         cwd=ROOT,
@@ -26,8 +28,8 @@ def make(*arguments):
     )
 
 
-def fake_python(directory, script):
-    path = directory / "python"
+def fake(directory, script, name="python"):
+    path = directory / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return path
@@ -68,7 +70,7 @@ def test_what_a_target_runs_stands_in_the_readme(command):
     ids=["too old", "no ensurepip"],
 )
 def test_interpreter_that_will_not_do_is_one_line(tmp_path, script, line):
-    python = fake_python(tmp_path, script)
+    python = fake(tmp_path, script)
     venv = tmp_path / "venv"
     run = make("test", f"PYTHON3={python}", f"VENV={venv}")
     said, of_make = run.stderr.splitlines()
@@ -80,9 +82,41 @@ def test_interpreter_that_will_not_do_is_one_line(tmp_path, script, line):
 
 def test_an_environment_is_made_once(tmp_path):
     (tmp_path / "venv" / "bin").mkdir(parents=True)
-    fake_python(tmp_path / "venv" / "bin", 'echo "$@"')
-    arguments = ["test", "PYTHON3=false", f"VENV={tmp_path / 'venv'}", "ARGS=-k x"]
+    fake(tmp_path / "venv" / "bin", 'echo "$@"')
+    arguments = ["test", "PYTHON3=false", f"VENV={tmp_path / 'venv'}"]
+    arguments += ["ARGS=-k x", "TOOLS="]
     first, second = make(*arguments), make(*arguments)
     assert "install -e .[gunicorn,mako,scaffold,test]" in first.stdout
     assert "install" not in second.stdout
     assert second.stdout.endswith("-m pytest -k x\n")
+
+
+@pytest.mark.parametrize(
+    ("user", "installed"),
+    [
+        (0, "apt-get update -qq\napt-get install -y -qq the-package other\n"),
+        (
+            1000,
+            "Some tests need what is missing here: apt-get install the-package other\n",
+        ),
+    ],
+    ids=["root", "user"],
+)
+def test_programs_that_are_missing_are_installed_by_root_and_told_others(
+    tmp_path, user, installed
+):
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    fake(tmp_path / "venv" / "bin", 'echo "$@"')
+    (tmp_path / "bin").mkdir()
+    fake(tmp_path / "bin", f"echo {user}", "id")
+    fake(tmp_path / "bin", 'echo "apt-get $@" >&2', "apt-get")
+    run = make(
+        "test",
+        "PYTHON3=false",
+        f"VENV={tmp_path / 'venv'}",
+        "TOOLS=no-program:the-package sh:dash nothing:other",
+        path=tmp_path / "bin",
+    )
+    assert run.stderr == installed
+    assert run.stdout.rstrip().endswith("-m pytest")
+    assert run.returncode == 0

@@ -11,12 +11,15 @@ from cornice import Service
 from cornice.resource import add_resource
 from inprocess import EXECUTOR, LOOP, answer, answers, make_app, where
 from pyramid.config import Configurator
+from pyramid.exceptions import ConfigurationConflictError
+from pyramid.interfaces import IResponse
 from pyramid.response import Response
 from pyramid.threadlocal import get_current_request
 from pyramid_retry import RetryableException, mark_error_retryable
 
 from aioext import synchronize, use_executor, wait
 from aioext.config import ExecutorMapper, InlineMapper
+from aioext.websocket import SyncWebSocket, WebSocket
 
 OTHERS = [
     "pyramid_retry",
@@ -52,14 +55,62 @@ def test_all_of_them_fit_beside_aioext(sync_views):
         config.commit()
 
 
-def test_aioext_claims_nothing_that_others_might():
+# What another add-on cannot register as well, but an application can override.
+CLAIMED = {
+    *(("view option", name) for name in ("is_websocket", "is_eventsource")),
+    *(
+        ("request extensions", name)
+        for name in (
+            "is_websocket",
+            "websocket",
+            "is_eventsource",
+            "is_eventstream",
+            "last_event_id",
+            "disconnected",
+        )
+    ),
+    *((IResponse, face) for face in (WebSocket, SyncWebSocket)),
+}
+
+
+def test_aioext_claims_what_is_listed_and_what_has_its_name():
     config = Configurator()
     before = {action["discriminator"] for action in config.action_state.actions}
     config.include("aioext")
     claimed = {action["discriminator"] for action in config.action_state.actions}
     claimed = {each for each in claimed - before if each is not None}
-    assert all(each[0] == "view deriver" for each in claimed)
-    assert all(each[1].startswith("aioext_") for each in claimed)
+    derivers = {name for kind, name in claimed if kind == "view deriver"}
+    assert derivers
+    assert all(name.startswith("aioext_") for name in derivers)
+    assert {each for each in claimed if each[0] != "view deriver"} == CLAIMED
+
+
+@pytest.mark.parametrize("name", ["websocket", "is_eventsource", "disconnected"])
+@pytest.mark.parametrize("is_property", [True, False])
+def test_an_application_keeps_a_request_method_of_its_own(name, is_property):
+    def own(request):
+        return "own"
+
+    def view(request):
+        found = getattr(request, name)
+        return Response(found if is_property else found())
+
+    app = make_app(
+        lambda config: config.add_request_method(own, name, property=is_property),
+        lambda config: config.add_view(view),
+    )
+    assert answer(app).body == b"own"
+
+
+def test_two_add_ons_with_one_request_method_are_a_conflict():
+    def other(config):
+        config.add_request_method(lambda request: "other", "websocket")
+
+    config = Configurator()
+    config.include("aioext")
+    config.include(other)
+    with pytest.raises(ConfigurationConflictError, match="websocket"):
+        config.commit()
 
 
 # pyramid_retry

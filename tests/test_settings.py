@@ -27,14 +27,24 @@ def test_what_is_not_set_has_its_default():
     assert settings.executor_workers == 32
     assert settings.gc_freeze is True
     for setting in SETTINGS:
-        assert getattr(settings, setting.name) == setting.default
+        assert getattr(settings, setting.attribute) == setting.default
 
 
 def test_every_default_is_allowed_and_described():
     for setting in SETTINGS:
-        assert setting.cast(setting.default) == setting.default
-        assert setting.cast(str(setting.default)) == setting.default
+        default = setting.default
+        written = " ".join(default) if isinstance(default, tuple) else str(default)
+        assert setting.cast(default) == default
+        assert setting.cast(written) == default
         assert setting.prose.endswith(".")
+
+
+def test_a_dot_in_a_name_is_an_underscore_in_the_attribute():
+    attributes = [setting.attribute for setting in SETTINGS]
+    assert "websocket_max_size" in attributes
+    assert len(set(attributes)) == len(attributes)
+    assert all(attribute.isidentifier() for attribute in attributes)
+    assert set(Settings.__annotations__) == set(attributes)
 
 
 @pytest.mark.parametrize("value", ["executor", "inline", "request"])
@@ -79,9 +89,51 @@ def test_gc_freeze_is_nothing_else(value):
     assert f"{value!r}; it takes true or false." in refusal(gc_freeze=value)
 
 
+ORIGINS = ("https://a.example", "https://*.b.example")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://a.example https://*.b.example",
+        "\n  https://a.example\n  https://*.b.example\n",
+        list(ORIGINS),
+        ORIGINS,
+    ],
+)
+def test_origins_are_words(value):
+    settings = read(**{"websocket.origins": value})
+    assert settings.websocket_origins == ORIGINS
+
+
+@pytest.mark.parametrize("value", [None, 5, [5], {"https://a.example": 1}])
+def test_origins_are_nothing_else(value):
+    expected = "it takes words, separated by spaces or on lines of their own."
+    assert expected in refusal(**{"websocket.origins": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("20", 20.0), (20, 20.0), (" 0.5 ", 0.5), ("0", 0.0), (0, 0)]
+)
+def test_an_interval_is_a_number_of_seconds(value, number):
+    settings = read(**{"websocket.ping_interval": value})
+    assert settings.websocket_ping_interval == number
+
+
+@pytest.mark.parametrize(
+    "value", ["-1", -0.1, "inf", "nan", "soon", "", None, "20s", True]
+)
+def test_an_interval_is_nothing_else(value):
+    expected = f"{value!r}; it takes a number of seconds, 0 for off."
+    assert expected in refusal(**{"websocket.ping_interval": value})
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
+        ("websocket.origin", "websocket.origins"),
+        ("websocket.maxsize", "websocket.max_size"),
+        ("websocket_max_size", "websocket.max_size"),
         ("sync_view", "sync_views"),
         ("syncviews", "sync_views"),
         ("executor_worker", "executor_workers"),

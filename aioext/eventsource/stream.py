@@ -237,7 +237,15 @@ class EventStream:
         self._tell_request()
         self._wake()
         if self._consumer is not None:
-            self._cut = self._loop.call_later(PATIENCE, self._consumer.cancel)
+            self._cut = self._loop.call_later(PATIENCE, self._cut_off)
+
+    def _cut_off(self) -> None:
+        # A loop that is busy with the end of thousands is no fault of the client.
+        due = self._last + PATIENCE
+        if self._loop.time() < due:
+            self._cut = self._loop.call_at(due, self._cut_off)
+        elif self._consumer is not None:
+            self._consumer.cancel()
 
     def _tell_request(self) -> None:
         disconnected = getattr(self._request, "disconnected", None)

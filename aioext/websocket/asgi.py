@@ -51,7 +51,7 @@ from .channel import (
 )
 from .handshake import KEY, Handshake
 from .options import Options
-from .response import WebSocketBody
+from .response import WebSocketBody, is_closed
 
 __all__ = ["ASGIChannel", "SocketExchange", "warn_of_limits"]
 
@@ -90,7 +90,7 @@ class ASGIChannel(Channel):
         self._send = send
         self._sending = asyncio.Lock()
         self._room: asyncio.Future[None] | None = None
-        self._going: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         # Nothing of the request is to be seen, or kept, by what outlives it.
         self._pump = asyncio.get_running_loop().create_task(
             self._receive_all(), context=contextvars.Context()
@@ -147,15 +147,13 @@ class ASGIChannel(Channel):
         self.check_open()
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        if self._going is not None:
-            await asyncio.shield(self._going)
-        if self.closed:
-            async with self._sending:
-                # If it is being closed for its message's size, that is done now.
-                return
         check_close(code, reason)
-        self.end(code, reason, here=True)
-        await self._send_close(code, reason)
+        if not self.closed:
+            self.end(code, reason, here=True)
+            self._closing = asyncio.ensure_future(self._send_close(code, reason))
+        if self._closing is not None:
+            # Whoever is cancelled here has closed it all the same.
+            await asyncio.shield(self._closing)
 
     async def _send_close(self, code: int, reason: str) -> None:
         event = {"type": "websocket.close", "code": code, "reason": reason}
@@ -176,7 +174,7 @@ class ASGIChannel(Channel):
     def _go_away(self) -> None:
         if not self.closed:
             self.end(SERVICE_RESTART, here=True)
-            self._going = asyncio.ensure_future(self._go())
+            self._closing = asyncio.ensure_future(self._go())
 
     async def _go(self) -> None:
         # The client hears it once: from a server that says so by itself, or from us.
@@ -222,9 +220,9 @@ class SocketExchange(StartResponse):
             elif handshake.channel is None:
                 await self._refuse(body)
             self._failed = self.status >= 400
-        except ConnectionClosed:
+        except Exception as error:
             # Of this WebSocket, or of another one that the application uses?
-            if not self._has_left():
+            if not (self._has_left() and is_closed(error)):
                 raise
             self._failed = False
         except asyncio.CancelledError:

@@ -177,10 +177,18 @@ class WebSocketBody:
             await self._handler(WebSocket(channel, self._request))
         except Exception as error:
             # That is how a handler learns that its client has left.
-            if not (isinstance(error, ConnectionClosed) and channel.closed):
+            if not (channel.closed and is_closed(error)):
                 log.exception(FAILED, self._handler.description)
                 code = INTERNAL_ERROR
         await channel.close(code)
+
+
+def is_closed(error: BaseException) -> bool:
+    """Whether ``error`` says that a WebSocket is closed, and nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        # Of a task group, in which several may have used it.
+        return all(map(is_closed, error.exceptions))
+    return isinstance(error, ConnectionClosed)
 
 
 def _forget_callbacks(request: Any) -> None:

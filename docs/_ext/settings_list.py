@@ -18,6 +18,10 @@ def entry(setting):
     default = setting.default
     if isinstance(default, bool):
         default = str(default).lower()
+    elif isinstance(default, float):
+        default = f"{default:g}"
+    elif isinstance(default, tuple):
+        default = " ".join(default) or "none"
     return f"""
 .. confval:: {PREFIX}{setting.name}
    :default: ``{default}``
