@@ -21,7 +21,7 @@ import logging
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["announce", "announce_at_signals", "is_announced", "on_shutdown"]
@@ -77,19 +77,21 @@ def is_announced(loop: asyncio.AbstractEventLoop) -> bool:
     return announcement is not None and announcement.is_made
 
 
-@contextlib.contextmanager
-def announce_at_signals() -> Iterator[None]:
-    """Within it, announce the end of the running loop's server at SIGTERM and SIGINT.
+def announce_at_signals() -> contextlib.ExitStack:
+    """Announce the end of the running loop's server at SIGTERM and at SIGINT.
 
     Does nothing for a signal that the server does not handle, and nothing at all
     outside of the main thread, where no handler can be set.
+
+    Returns:
+        a context manager, at whose end the server's handlers are put back.
     """
     loop = asyncio.get_running_loop()
-    with contextlib.ExitStack() as stack:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                _precede(number, loop, stack)
-        yield
+    stack = contextlib.ExitStack()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            _precede(number, loop, stack)
+    return stack
 
 
 def _precede(

@@ -31,8 +31,10 @@ def test_the_front_has_these_names():
     assert PUBLIC["aioext"] == [
         "AppStarting",
         "AppStopping",
+        "ConnectionClosed",
         "ScopeError",
         "__version__",
+        "connect",
         "includeme",
         "spawn_greenlet",
         "synchronize",

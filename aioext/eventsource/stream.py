@@ -43,14 +43,15 @@ The end
 the generator returns, or raises   the body ends, or raises the same
 the client leaves                  the request's Task is cancelled, and closes the
                                    body: :meth:`EventStream.aclose`
-the server stops                   a hint when to come back, and the body ends;
-                                   then it is closed
+the server stops                   a hint when to come back; the generator is told
+                                   to end, and the body ends when it has, or after
+                                   :data:`PATIENCE` seconds
 =================================  ==============================================
 
-A generator that waits when its body is closed is cancelled there; one that
-stands at a ``yield`` is closed there. Then its Task is waited for, so that its
-``finally`` has run when the request is over. A client that does not even take the
-hint is cut off after :data:`PATIENCE` seconds.
+A generator that waits when it is told to end is cancelled there; one that stands
+at a ``yield`` is closed there. Its Task is waited for, so that its ``finally`` has
+run when the request is over. A client that does not even take the hint when the
+server stops is cut off after :data:`PATIENCE` seconds.
 
 One timer looks after silence. It is not set anew for each event, which would
 cost more than the event: it looks when the last one was, and sleeps for the rest.
@@ -74,7 +75,8 @@ from .event import ANCHOR, HEARTBEAT, Dumps, Retry, encode
 
 __all__ = ["EventStream"]
 
-# Seconds that a client has for taking the end of its stream when the server stops.
+# Seconds that a client has for taking what is sent when the server stops, and a
+# generator for its end before the client is told of it.
 PATIENCE = 1.0
 
 _END: Any = object()
@@ -110,6 +112,10 @@ class EventStream:
     _is_silent = False
     _is_stopping = False
     _is_closed = False
+    # Whether a chunk was taken, and the next one has not been asked for.
+    _is_sending = True
+    # Whether the generator has been told to end.
+    _is_dismissed = False
     # Whether the generator's Task has taken its first step.
     _has_begun = False
     _lends_context = False
@@ -147,15 +153,33 @@ class EventStream:
         if not self._is_open:
             self._open()
             return HEARTBEAT
-        self._ask()
-        while (chunk := self._take()) is None:
-            self._arrival = self._loop.create_future()
-            try:
-                await self._arrival
-            finally:
-                self._arrival = None
-        self._last = self._loop.time()
-        return chunk
+        self._is_sending = False
+        try:
+            self._ask()
+            while (chunk := self._take()) is None:
+                await self._wait_for_more()
+            return chunk
+        except StopAsyncIteration:
+            await self._wind_up()
+            raise
+        finally:
+            self._is_sending = True
+            self._last = self._loop.time()
+
+    async def _wait_for_more(self) -> None:
+        self._arrival = self._loop.create_future()
+        try:
+            await self._arrival
+        finally:
+            self._arrival = None
+
+    async def _wind_up(self) -> None:
+        # For a server that stops, a request is over when its response is, and
+        # what the generator still has to do would be cut short.
+        task = self._task
+        if task is not None and not task.done():
+            self._dismiss(task)
+            await asyncio.wait((task,), timeout=PATIENCE)
 
     def _open(self) -> None:
         self._is_open = True
@@ -242,8 +266,9 @@ class EventStream:
     def _cut_off(self) -> None:
         # A loop that is busy with the end of thousands is no fault of the client.
         due = self._last + PATIENCE
-        if self._loop.time() < due:
-            self._cut = self._loop.call_at(due, self._cut_off)
+        now = self._loop.time()
+        if not self._is_sending or now < due:
+            self._cut = self._loop.call_at(max(due, now + PATIENCE), self._cut_off)
         elif self._consumer is not None:
             self._consumer.cancel()
 
@@ -275,7 +300,7 @@ class EventStream:
             await items.aclose()
 
     async def _hand_over(self, chunk: bytes) -> bool:
-        if self._is_closed:
+        if self._is_dismissed:
             # A generator that goes on although it was cancelled.
             return False
         self._chunk = chunk
@@ -314,14 +339,20 @@ class EventStream:
             if self._lends_context:
                 del self._request.context
 
-    async def _end(self) -> None:
-        # The Task keeps an error whose traceback leads back to here.
-        task, self._task = self._task, None
-        assert task is not None
+    def _dismiss(self, task: asyncio.Task[None]) -> None:
+        # Have the generator end, wherever it stands.
+        self._is_dismissed = True
         if self._demand is None:
             task.cancel()
         elif not self._demand.done():
             self._demand.set_result(False)
+
+    async def _end(self) -> None:
+        # The Task keeps an error whose traceback leads back to here.
+        task, self._task = self._task, None
+        assert task is not None
+        if not self._is_dismissed:
+            self._dismiss(task)
         is_cancelled = False
         try:
             while not task.done():

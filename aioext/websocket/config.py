@@ -22,9 +22,10 @@ from ..executor import Executor
 from ..interfaces import IExecutor, ISettings, ISockets
 from ..request import add_request_attribute
 from ..views import kind_of
-from .connection import LazyChannel, SyncWebSocket, WebSocket
+from .connection import SyncWebSocket, WebSocket
 from .handler import Handler, check_kind, describe, is_synchronous, make_binder
 from .handshake import Handshake, handshake_of
+from .lazy import LazyChannel
 from .options import VIEW_OPTIONS, Options, read_view_options
 from .origin import check_pattern
 from .response import WebSocketResponse, admit, upgrade_error

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
 from pyramid.renderers import render
 
 from .. import bridge
-from .channel import NORMAL, Channel, Message, check_close
-from .handshake import Handshake
+from .channel import NORMAL, Message, check_close
 
-__all__ = ["LazyChannel", "SyncWebSocket", "WebSocket"]
+__all__ = ["SyncWebSocket", "WebSocket"]
 
 
 class _State:
@@ -208,65 +207,3 @@ class SyncWebSocket(_State):
         if message is None:
             raise StopIteration
         return message
-
-
-class LazyChannel:
-    """Accepts the handshake when it is first used, for whom accepts on demand.
-
-    Args:
-        handshake: of the request.
-        start: is called before it is accepted, to tell the response's headers.
-    """
-
-    def __init__(self, handshake: Handshake, start: Callable[[], None]) -> None:
-        self._handshake = handshake
-        self._start = start
-        self._lock = asyncio.Lock()
-
-    @property
-    def subprotocol(self) -> str | None:
-        return self._handshake.subprotocol
-
-    @property
-    def closed(self) -> bool:
-        channel = self._handshake.channel
-        return channel is not None and channel.closed
-
-    @property
-    def close_code(self) -> int | None:
-        channel = self._handshake.channel
-        return None if channel is None else channel.close_code
-
-    @property
-    def close_reason(self) -> str:
-        channel = self._handshake.channel
-        return "" if channel is None else channel.close_reason
-
-    async def _accepted(self) -> Channel:
-        if self._handshake.channel is None:
-            async with self._lock:
-                if self._handshake.channel is None:
-                    self._start()
-                    await self._handshake.accept()
-        channel = self._handshake.channel
-        assert channel is not None
-        return channel
-
-    async def receive(
-        self, at_end: type[BaseException] | None = None
-    ) -> Message | None:
-        return await (await self._accepted()).receive(at_end)
-
-    async def send(self, message: Message) -> None:
-        await (await self._accepted()).send(message)
-
-    async def close(self, code: int, reason: str) -> None:
-        await (await self._accepted()).close(code, reason)
-
-    async def ping(self) -> float:
-        return await (await self._accepted()).ping()
-
-    def closed_error(self) -> Exception:
-        channel = self._handshake.channel
-        assert channel is not None
-        return channel.closed_error()

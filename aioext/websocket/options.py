@@ -14,7 +14,7 @@ from ..interfaces import ISettings
 from ..settings import SETTINGS
 from .origin import check_pattern
 
-__all__ = ["VIEW_OPTIONS", "Options", "SelectSubprotocol", "read_view_options"]
+__all__ = ["VIEW_OPTIONS", "Options", "read_view_options"]
 
 PREFIX = "websocket."
 

@@ -10,8 +10,9 @@ from pyramid.threadlocal import get_current_registry
 
 from ..exceptions import explain
 from ..interfaces import ISockets
-from .connection import LazyChannel, SyncWebSocket, WebSocket
+from .connection import SyncWebSocket, WebSocket
 from .handshake import handshake_of
+from .lazy import LazyChannel
 from .options import VIEW_OPTIONS, Options, read_view_options
 from .response import WRONG_ORIGIN
 
