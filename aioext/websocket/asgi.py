@@ -304,6 +304,8 @@ class SocketExchange(StartResponse):
                 await self._send({"type": "websocket.close"})
                 return
             start = self.message(len(body))
+            if _is_granian(self._receive):
+                start["headers"] = _without_repeats(start["headers"])
             await self._send({**start, "type": f"{DENIAL}.start"})
             await self._send({"type": f"{DENIAL}.body", "body": body})
         except (OSError, RuntimeError):
@@ -326,7 +328,9 @@ class SocketExchange(StartResponse):
         self.handshake.end()
         channel = self.handshake.channel
         try:
-            if channel is not None and not channel.closed:
+            if channel is not None:
+                # Nothing is sent any more once the application has returned, also
+                # no close frame that is still on its way.
                 await channel.close(INTERNAL_ERROR if self._failed else NORMAL)
         finally:
             if self._cancelling is not None:
@@ -342,6 +346,23 @@ def warn_of_limits(lifespans: Iterable[Lifespan]) -> None:
         sockets = lifespan.registry.queryUtility(ISockets)
         if sockets is not None and sockets.not_applied:
             log.warning(NOT_APPLIED, "; ".join(sockets.not_applied))
+
+
+def _is_granian(receive: Any) -> bool:
+    protocol = type(getattr(receive, "__self__", None))
+    return protocol.__module__.partition(".")[0] == "granian"
+
+
+def _without_repeats(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    # granian's worker ends, with all its connections, if a name stands twice in
+    # the headers of a refusal. Cookies cannot be joined; the first one is kept.
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name not in joined:
+            joined[name] = value
+        elif name != b"set-cookie":
+            joined[name] += b", " + value
+    return list(joined.items())
 
 
 NOT_APPLIED = (
