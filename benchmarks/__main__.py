@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 
-from . import in_process, rates, waiting
+from . import in_process, rates, sockets, streams, waiting
 from .report import Report
 from .servers import Unavailable, raise_limits
 
@@ -31,10 +31,13 @@ PACKAGES = (
     "uvloop",
     "uvicorn",
     "httptools",
+    "websockets",
     "a2wsgi",
     "gevent",
     "fastapi",
     "starlette",
+    "sse-starlette",
+    "aiohttp",
 )
 
 Benchmark = Callable[[Report, argparse.Namespace], None]
@@ -48,6 +51,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         report, options.rounds, options.seconds
     ),
     "waiting": lambda report, options: waiting.run(
+        report, options.rounds, options.seconds
+    ),
+    "sockets": lambda report, options: sockets.run(
+        report, options.rounds, options.seconds
+    ),
+    "streams": lambda report, options: streams.run(
         report, options.rounds, options.seconds
     ),
 }

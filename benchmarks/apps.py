@@ -7,18 +7,22 @@ used, for none of them is needed by another one's server.
 Paths: ``/`` answers at once, from a synchronous view where the framework's
 users would write one; ``/coroutine`` from a coroutine; ``/wait`` after
 :data:`PAUSE` seconds; ``/hold`` when ``/release`` is asked for, and ``/held``
-tells how many do so now.
+tells how many do so now. ``/echo`` is a WebSocket that sends back what it
+receives, ``/ticks`` an event stream that tells the time once a second.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
 BODY = b"Hello World!"
 # Seconds that a view waits.
 PAUSE = 0.1
+# Seconds between two events of a stream.
+TICK = 1.0
 
 
 def plain_pyramid() -> Any:
@@ -163,6 +167,105 @@ def raw_asgi() -> Any:
     return raw
 
 
+def aioext_sockets() -> Any:
+    """Pyramid with aioext: a WebSocket."""
+    from aioext.websocket import WebsocketMapper
+
+    async def echo(ws: Any) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    config = _add_view(_aioext_configurator("executor"), "/", hello)
+    return _add_view(config, "/echo", echo, mapper=WebsocketMapper).make_wsgi_app()
+
+
+def aioext_streams() -> Any:
+    """Pyramid with aioext: an event stream."""
+    from aioext.eventsource import Event, EventSourceMapper
+
+    async def ticks(request: Any) -> Any:
+        while True:
+            yield Event(_now())
+            await asyncio.sleep(TICK)
+
+    config = _add_view(_aioext_configurator("executor"), "/", hello)
+    return _add_view(config, "/ticks", ticks, mapper=EventSourceMapper).make_wsgi_app()
+
+
+def raw_sockets() -> Any:
+    """A WebSocket and an event stream without a framework."""
+    raw = raw_asgi()
+
+    async def sockets(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await _echo(receive, send)
+        elif scope["path"] == "/ticks":
+            await _tick(send)
+        else:
+            await raw(scope, receive, send)
+
+    return sockets
+
+
+async def _echo(receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        answer = {"text": message.get("text"), "bytes": message.get("bytes")}
+        await send({"type": "websocket.send", **answer})
+
+
+async def _tick(send: Any) -> None:
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    while True:
+        event = b"data: %s\n\n" % _now().encode()
+        await send({"type": "http.response.body", "body": event, "more_body": True})
+        await asyncio.sleep(TICK)
+
+
+def aiohttp_sockets() -> Any:
+    """aiohttp, for its worker."""
+    from aiohttp import web
+
+    async def view(request: Any) -> Any:
+        return web.Response(body=BODY, content_type="text/plain")
+
+    async def echo(request: Any) -> Any:
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        async for message in ws:
+            await ws.send_str(message.data)
+        return ws
+
+    app = web.Application()
+    app.add_routes([web.get("/", view), web.get("/echo", echo)])
+    return app
+
+
+def starlette_streams() -> Any:
+    """Starlette with sse-starlette."""
+    from sse_starlette import EventSourceResponse, ServerSentEvent
+    from starlette.routing import Route
+
+    async def tell() -> Any:
+        while True:
+            yield ServerSentEvent(_now())
+            await asyncio.sleep(TICK)
+
+    async def ticks(request: Any) -> EventSourceResponse:
+        return EventSourceResponse(tell())
+
+    app = starlette()
+    app.routes.append(Route("/ticks", ticks))
+    return app
+
+
+def _now() -> str:
+    # Comparable with what another process reads on the same machine.
+    return repr(time.monotonic())
+
+
 def hello(request: Any) -> Any:
     """The synchronous view."""
     return _response(BODY)
@@ -199,9 +302,11 @@ def _aioext_configurator(sync_views: str) -> Any:
     return config
 
 
-def _add_view(config: Any, path: str, view: Callable[[Any], Any]) -> Any:
+def _add_view(
+    config: Any, path: str, view: Callable[[Any], Any], **options: Any
+) -> Any:
     config.add_route(path, path)
-    config.add_view(view, route_name=path)
+    config.add_view(view, route_name=path, **options)
     return config
 
 

@@ -83,7 +83,7 @@ class Report:
     """The table, printed section by section."""
 
     def __init__(self) -> None:
-        self._judged: list[Row] = []
+        self._judged: list[tuple[str, Row]] = []
 
     def section(
         self, title: str, columns: Sequence[str], rows: Sequence[Row], notes: str = ""
@@ -96,7 +96,7 @@ class Report:
             rows: the lines.
             notes: printed below.
         """
-        self._judged += [row for row in rows if row.goal is not None]
+        self._judged += [(title, row) for row in rows if row.goal is not None]
         by_processor = any(row.by_processor is not None for row in rows)
         header = [*columns, "ratio", "by CPU" if by_processor else "", "goal", ""]
         table = [header, *(row.cells() for row in rows)]
@@ -113,12 +113,12 @@ class Report:
 
     def summary(self) -> None:
         """Print how many goals were met, and name those that were not."""
-        missed = [row for row in self._judged if row.verdict != "met"]
+        missed = [each for each in self._judged if each[1].verdict != "met"]
         met = len(self._judged) - len(missed)
         print(f"\n{met} of {len(self._judged)} goals met.")
-        for row in missed:
+        for title, row in missed:
             ratio = row.detail if row.ratio is None else f"{row.ratio:.3f}"
-            print(f"{row.verdict}: {row.name}: {ratio} (goal {row.goal})")
+            print(f"{row.verdict}: {title}: {row.name}: {ratio} (goal {row.goal})")
 
 
 def ratio_of(results: Sequence[float], others: Sequence[float]) -> float:

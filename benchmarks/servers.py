@@ -1,8 +1,9 @@
-"""Servers as processes: started, loaded by wrk, measured, stopped.
+"""Servers as processes: started, loaded, measured, stopped.
 
 Every server is one worker process on a port of 127.0.0.1 that the system
-picks, pinned to one core; wrk is pinned to another. Nothing but what is
-started here is ever ended, and that by its own process id.
+picks, pinned to one core; what loads it, wrk or a client of ours, is pinned to
+another. Nothing but what is started here is ever ended, and that by its own
+process id.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = [
     "describe_pinning",
     "gunicorn",
     "measure",
+    "pinned",
     "raise_limits",
     "running",
     "uvicorn",
@@ -47,7 +49,7 @@ WARM_UP_REQUESTS = 300
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 # More than the greatest number of connections of any benchmark.
-MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS = 8192
 
 AIOEXT_WORKER = "aioext.gunicorn.worker.AsyncGunicornWorker"
 
@@ -82,12 +84,14 @@ def gunicorn(
     return Candidate(name, (*arguments, *options), ("gunicorn", *needs))
 
 
-def uvicorn(name: str, app: str, *, needs: tuple[str, ...] = ()) -> Candidate:
+def uvicorn(
+    name: str, app: str, *options: str, needs: tuple[str, ...] = ()
+) -> Candidate:
     """uvicorn with one process, on uvloop if that is installed."""
     arguments = ["-m", "uvicorn", f"benchmarks.apps:{app}", "--factory"]
     arguments += ["--host", "127.0.0.1", "--port", "0", "--no-access-log"]
     arguments += ["--timeout-keep-alive", "30", "--backlog", str(MAX_CONNECTIONS)]
-    return Candidate(name, tuple(arguments), ("uvicorn", *needs))
+    return Candidate(name, (*arguments, *options), ("uvicorn", *needs))
 
 
 def raise_limits() -> None:
@@ -105,12 +109,28 @@ def _cores() -> tuple[list[str], list[str]]:
     return ["taskset", "-c", str(cores[0])], ["taskset", "-c", str(cores[1])]
 
 
-def describe_pinning() -> str:
-    """Where the server and the client run, for the notes of a table."""
-    server, client = _cores()
-    if not server:
+def describe_pinning(client: str = "wrk") -> str:
+    """Where the server and its ``client`` run, for the notes of a table."""
+    on_server, on_client = _cores()
+    if not on_server:
         return "neither server nor client is pinned to a core"
-    return f"the server is pinned to core {server[-1]}, wrk to core {client[-1]}"
+    return (
+        f"the server is pinned to core {on_server[-1]}, "
+        f"{client} to core {on_client[-1]}"
+    )
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """Run what is within on the client's core, in this process itself."""
+    _, on_client = _cores()
+    before = os.sched_getaffinity(0)
+    if on_client:
+        os.sched_setaffinity(0, {int(on_client[-1])})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Server:

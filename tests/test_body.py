@@ -166,6 +166,64 @@ def test_an_async_iterator_without_a_close_is_fine(bridged):
     bridged(function)
 
 
+def test_a_server_may_iterate_asynchronously(run):
+    async def main():
+        chunks = AsyncChunks(b"a", b"b")
+        body = AsyncBody(chunks)
+        assert [chunk async for chunk in body] == [b"a", b"b"]
+        await body.aclose()
+        return chunks.closed
+
+    assert run(main()) == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_closing_asynchronously_closes_a_generator_wherever_it_stands(run, steps):
+    events = []
+
+    async def generate():
+        try:
+            for _ in range(2):
+                yield b"x"
+        finally:
+            await asyncio.sleep(0)
+            events.append("finally")
+
+    async def main():
+        body = AsyncBody(generate())
+        chunks = aiter(body)
+        for _ in range(steps):
+            await anext(chunks, None)
+        await body.aclose()
+        await body.aclose()
+
+    run(main())
+    assert events == (["finally"] if steps else [])
+
+
+def test_what_an_async_iterator_belongs_to_is_closed_though_that_fails(run):
+    events = []
+
+    class Source:
+        async def __aiter__(self):
+            try:
+                yield b"x"
+            finally:
+                raise KeyError("mistake")
+
+        async def aclose(self):
+            events.append("source")
+
+    async def main():
+        body = AsyncBody(Source())
+        assert await anext(aiter(body)) == b"x"
+        with pytest.raises(KeyError):
+            await body.aclose()
+
+    run(main())
+    assert events == ["source"]
+
+
 def test_every_step_of_an_executor_body_runs_in_the_executor(bridged):
     chunks = Chunks(b"a", b"b")
 

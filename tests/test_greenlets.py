@@ -12,7 +12,7 @@ import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from aioext import greenlets, spawn_greenlet, wait
-from aioext.greenlets import BridgeGreenlet
+from aioext.greenlets import BridgeGreenlet, stepped
 
 var = contextvars.ContextVar("var", default="unset")
 
@@ -1402,3 +1402,325 @@ def test_a_greenlet_that_outlived_its_job_may_begin_a_bridge(run):
 
     run(main())
     assert left == ["value"]
+
+
+# -- a coroutine, step by step ---------------------------------------------------------
+
+
+async def steps(number):
+    """A coroutine that waits so often, and gives what it was given meanwhile."""
+    return [await give(each) for each in range(number)]
+
+
+def waiting_steps(number):
+    return [wait(give(each)) for each in range(number)]
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_a_stepped_coroutine_gives_its_value(run, number):
+    async def main():
+        return await stepped(steps(number))
+
+    assert run(main()) == list(range(number))
+
+
+def test_synchronous_code_that_a_stepped_coroutine_calls_may_wait(run):
+    async def coroutine():
+        before = await give("before")
+        nested = waiting_steps(3)
+        inner = await stepped(steps(2))
+        spawned = await spawn_greenlet(waiting_steps, 2)
+        return before, nested, inner, spawned, await give("after")
+
+    async def main():
+        return await stepped(coroutine())
+
+    assert run(main()) == ("before", [0, 1, 2], [0, 1], [0, 1], "after")
+
+
+def test_no_greenlet_is_held_while_a_stepped_coroutine_waits(run, empty_pool):
+    async def coroutine(event):
+        waiting_steps(1)
+        await event.wait()
+        return waiting_steps(1)
+
+    async def main():
+        event = asyncio.Event()
+        tasks = [asyncio.create_task(stepped_task(event)) for _ in range(50)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        # As many as waited in synchronous code at once, and all of them idle.
+        held = living() - before - len(idle())
+        event.set()
+        await asyncio.gather(*tasks)
+        return held
+
+    async def stepped_task(event):
+        await stepped(coroutine(event))
+
+    before = living()
+    assert run(main()) == 0
+
+
+def test_steps_that_wait_by_themselves_need_one_greenlet(run, empty_pool):
+    async def main():
+        for _ in range(3):
+            await stepped(steps(5))
+
+    run(main())
+    assert len(idle()) == 1
+
+
+@pytest.mark.parametrize("where", ["at once", "after a wait", "in synchronous code"])
+def test_what_a_stepped_coroutine_raises_is_raised(run, where):
+    async def coroutine():
+        if where == "after a wait":
+            await give(0)
+        if where == "in synchronous code":
+            wait(fail(Failure()))
+        raise Failure
+
+    async def main():
+        with pytest.raises(Failure):
+            await stepped(coroutine())
+        return await stepped(steps(1))
+
+    assert run(main()) == [0]
+
+
+def test_an_exception_of_what_is_awaited_is_raised_there(run):
+    async def coroutine():
+        try:
+            await fail(Failure())
+        except Failure:
+            return waiting_steps(1)
+
+    async def main():
+        return await stepped(coroutine())
+
+    assert run(main()) == [0]
+
+
+@pytest.mark.parametrize("value", [None, 5, StopIteration(5), (True, 5)])
+def test_a_stepped_coroutine_may_give_anything(run, value):
+    async def coroutine():
+        await give(0)
+        return value
+
+    async def main():
+        return await stepped(coroutine())
+
+    assert run(main()) is value
+
+
+def test_a_stop_iteration_in_a_stepped_coroutine_is_an_error(run):
+    def function():
+        raise StopIteration("mistake")
+
+    async def coroutine():
+        await give(0)
+        function()
+
+    async def main():
+        with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
+            await stepped(coroutine())
+
+    run(main())
+
+
+def test_a_request_to_end_passes_through_a_stepped_coroutine(run):
+    async def coroutine():
+        await give(0)
+        raise GreenletExit
+
+    async def main():
+        with pytest.raises(GreenletExit):
+            await stepped(coroutine())
+        return await stepped(steps(1))
+
+    assert run(main()) == [0]
+
+
+STEPS = 6
+
+
+@pytest.mark.parametrize("step", range(STEPS))
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_a_cancellation_is_raised_at_whichever_step_waits(run, step, swallowed):
+    async def coroutine():
+        for number in range(STEPS):
+            reached.append(number)
+            try:
+                if number % 2:
+                    wait(gates[number].wait())
+                else:
+                    await gates[number].wait()
+            except asyncio.CancelledError:
+                # A finally block may wait, in either way.
+                cancelled.append(number)
+                await give(0)
+                wait(give(0))
+                if not swallowed:
+                    raise
+        return "ended"
+
+    async def main():
+        gates.extend(asyncio.Event() for _ in range(STEPS))
+        task = asyncio.create_task(outer())
+        for gate in gates[:step]:
+            gate.set()
+        await until(lambda: reached and reached[-1] == step)
+        task.cancel()
+        for gate in gates:
+            gate.set()
+        if swallowed:
+            assert await task == "ended"
+        else:
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    async def outer():
+        return await stepped(coroutine())
+
+    gates, reached, cancelled = [], [], []
+    run(main())
+    assert cancelled == [step]
+
+
+def test_a_timeout_within_and_around_a_stepped_coroutine_holds(run):
+    async def coroutine():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):  # noqa: ASYNC100 - it waits
+                wait(asyncio.sleep(60))
+        await asyncio.sleep(60)
+
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await stepped(coroutine())
+        assert not asyncio.current_task().cancelling()
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["await", "wait"])
+def test_closing_a_stepped_coroutine_raises_generator_exit_where_it_waits(run, kind):
+    async def coroutine(future):
+        try:
+            if kind == "await":
+                await future
+            else:
+                wait(future)
+        except GeneratorExit:
+            seen.append("coroutine")
+            raise
+        finally:
+            seen.append("finally")
+
+    async def main():
+        bridge = stepped(coroutine(asyncio.get_running_loop().create_future()))
+        bridge.send(None)
+        bridge.close()
+        return await stepped(steps(1))
+
+    seen = []
+    assert run(main()) == [0]
+    assert seen == ["coroutine", "finally"]
+
+
+def test_closing_a_stepped_coroutine_that_has_not_begun_closes_nothing_else():
+    coroutine = steps(1)
+    stepped(coroutine).close()
+    coroutine.close()
+
+
+def test_a_stepped_coroutine_is_of_the_task_and_context_around_it(run):
+    async def coroutine():
+        tasks = [asyncio.current_task()]
+        values = [var.get()]
+        var.set("inside")
+        await give(0)
+        tasks.append(asyncio.current_task())
+        values.append(var.get())
+        wait(give(0))
+        tasks.append(asyncio.current_task())
+        return tasks, values
+
+    async def main():
+        var.set("outside")
+        tasks, values = await stepped(coroutine())
+        assert set(tasks) == {asyncio.current_task()}
+        return values, var.get()
+
+    assert run(main()) == (["outside", "inside"], "inside")
+
+
+def test_interleaved_stepped_coroutines_keep_their_variables_apart(run):
+    async def coroutine(number):
+        var.set(number)
+        for _ in range(5):
+            await give(0)
+            assert var.get() == number
+            wait(give(0))
+            assert var.get() == number
+        return number
+
+    async def one(number):
+        return await stepped(coroutine(number))
+
+    async def main():
+        return await asyncio.gather(*map(one, range(200)))
+
+    assert run(main()) == list(range(200))
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "is cancelled", "waits"])
+def test_a_stepped_coroutine_leaves_no_reference_cycle(run, end):
+    things = []
+
+    async def coroutine():
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        await give(thing)
+        if end == "raises":
+            raise Failure
+        if end == "is cancelled":
+            await asyncio.Event().wait()
+        if end == "waits":
+            wait(asyncio.Event().wait())
+
+    async def outer():
+        await stepped(coroutine())
+
+    async def main():
+        task = asyncio.create_task(outer())
+        if end in ("is cancelled", "waits"):
+            for _ in range(5):
+                await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+        await asyncio.sleep(0)
+        return [each() for each in things]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(main()) == [None]
+    finally:
+        gc.enable()
+
+
+def test_a_traceback_of_a_stepped_coroutine_shows_its_frames(run):
+    async def coroutine():
+        await give(0)
+        raise Failure
+
+    async def main():
+        await stepped(coroutine())
+
+    with pytest.raises(Failure) as caught:
+        run(main())
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert names.index("main") < names.index("stepped") < names.index("coroutine")
+    assert caught.value.__context__ is None

@@ -21,7 +21,7 @@ from webtest import TestApp
 
 from aioext.asgi import Gateway
 from aioext.config import CoroutineOrExecutorMapper, InlineMapper
-from aioext.interfaces import IExecutor, ILifespan, ISettings
+from aioext.interfaces import IExecutor, ILifespan, ISettings, ISockets
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,8 +48,12 @@ def ran(app):
 
 def test_the_include_registers_what_is_documented():
     registry = make_app().app.registry
-    for utility in IExecutor, ILifespan, ISettings:
+    for utility in IExecutor, ILifespan, ISettings, ISockets:
         assert registry.queryUtility(utility) is not None
+    assert [name for name, _ in registry.getUtilitiesFor(IExecutor)] == [
+        "",
+        "websocket",
+    ]
     mapper = registry.queryUtility(IViewMapperFactory)
     assert mapper is CoroutineOrExecutorMapper
     # There is nothing to do for an execution policy.

@@ -44,6 +44,7 @@ from aioext.gunicorn.worker import (
     speaks_asgi,
     speaks_wsgi,
 )
+from aioext.shutdown import on_shutdown
 
 
 def gunicorn(app, *options, directory=APPS):
@@ -690,6 +691,42 @@ def test_sighup_starts_new_workers_and_no_connection_is_lost():
         assert set(outcomes) == {200}
         assert server.stop() == 0
         assert_clean(server)
+
+
+@pytest.fixture
+def worker():
+    """A worker that has not been started."""
+    return AsyncGunicornWorker.__new__(AsyncGunicornWorker)
+
+
+@pytest.mark.parametrize("place", ["on the loop", "in a thread"])
+def test_the_end_of_a_worker_is_announced_once(worker, place):
+    async def main():
+        told = []
+        on_shutdown(lambda: told.append(threading.current_thread()))
+        worker.loop = asyncio.get_running_loop()
+        worker._serving = asyncio.create_task(asyncio.Event().wait())
+        assert worker.alive
+        for _ in range(2):
+            if place == "on the loop":
+                worker.alive = False
+            else:
+                await asyncio.to_thread(setattr, worker, "alive", False)
+        assert not worker.alive
+        # gunicorn's main loop, which looks once a second, is woken.
+        await asyncio.wait([worker._serving])
+        return told
+
+    assert asyncio.run(main()) == [threading.main_thread()]
+
+
+def test_a_worker_may_be_told_to_stop_before_and_after_its_loop(worker):
+    worker.alive = False
+    worker.alive = True
+    worker.loop = asyncio.new_event_loop()
+    worker.loop.close()
+    worker.alive = False
+    assert not worker.alive
 
 
 def test_a_worker_is_recycled_after_max_requests():

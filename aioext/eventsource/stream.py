@@ -106,7 +106,7 @@ class EventStream:
     # What the generator's Task has made and nobody has taken; what it waits for
     # then, and what the request's Task waits for.
     _chunk: bytes | None = None
-    _demand: asyncio.Future[bool] | None = None
+    _demand: asyncio.Future[None] | None = None
     _arrival: asyncio.Future[None] | None = None
     _is_open = False
     _is_silent = False
@@ -134,7 +134,7 @@ class EventStream:
         executor: IExecutor | None = None,
     ) -> None:
         if hasattr(items, "__aiter__"):
-            self._items: Items = AsyncItems(items, dumps)
+            self._items: AsyncItems | PlainItems = AsyncItems(items, dumps)
         else:
             call = _call if executor is None else executor.run
             self._items = PlainItems(items, dumps, call)
@@ -184,7 +184,7 @@ class EventStream:
     def _open(self) -> None:
         self._is_open = True
         self._loop = asyncio.get_running_loop()
-        self._consumer = greenlets.current_task()
+        self._consumer = asyncio.current_task()
         # A server that stops already is to begin nothing.
         self._is_stopping = shutdown.is_announced(self._loop)
         self._unregister = shutdown.on_shutdown(self._stop)
@@ -198,8 +198,8 @@ class EventStream:
             return
         if self._task is None:
             self._start()
-        elif self._demand is not None and not self._demand.done():
-            self._demand.set_result(True)
+        else:
+            self._let_go_on()
 
     def _start(self) -> None:
         context = contextvars.copy_context()
@@ -210,6 +210,10 @@ class EventStream:
                 self._request.context = self._context
         self._task = self._loop.create_task(self._run(), context=context)
         self._task.add_done_callback(self._wake)
+
+    def _let_go_on(self) -> None:
+        if self._demand is not None and not self._demand.done():
+            self._demand.set_result(None)
 
     def _take(self) -> bytes | None:
         # What there is to send; None: nothing yet.
@@ -260,16 +264,15 @@ class EventStream:
         self._is_stopping = True
         self._tell_request()
         self._wake()
-        if self._consumer is not None:
-            self._cut = self._loop.call_later(PATIENCE, self._cut_off)
+        self._cut = self._loop.call_later(PATIENCE, self._cut_off)
 
     def _cut_off(self) -> None:
         # A loop that is busy with the end of thousands is no fault of the client.
-        due = self._last + PATIENCE
         now = self._loop.time()
-        if not self._is_sending or now < due:
-            self._cut = self._loop.call_at(max(due, now + PATIENCE), self._cut_off)
-        elif self._consumer is not None:
+        due = (self._last if self._is_sending else now) + PATIENCE
+        if now < due:
+            self._cut = self._loop.call_at(due, self._cut_off)
+        else:
             self._consumer.cancel()
 
     def _tell_request(self) -> None:
@@ -307,9 +310,10 @@ class EventStream:
         self._wake()
         self._demand = self._loop.create_future()
         try:
-            return await self._demand
+            await self._demand
         finally:
             self._demand = None
+        return not self._is_dismissed
 
     async def aclose(self) -> None:
         """Close the generator, once, and wait until it is closed.
@@ -329,7 +333,8 @@ class EventStream:
                 if timer is not None:
                     timer.cancel()
             # These lead back to here, and the collector comes seldom.
-            self._consumer = self._timer = self._cut = None
+            del self._consumer, self._unregister
+            self._timer = self._cut = None
         try:
             if self._task is not None:
                 await self._end()
@@ -337,15 +342,15 @@ class EventStream:
             if not self._has_begun:
                 await greenlets.stepped(self._items.aclose())
             if self._lends_context:
-                del self._request.context
+                vars(self._request).pop("context", None)
 
     def _dismiss(self, task: asyncio.Task[None]) -> None:
         # Have the generator end, wherever it stands.
         self._is_dismissed = True
         if self._demand is None:
             task.cancel()
-        elif not self._demand.done():
-            self._demand.set_result(False)
+        else:
+            self._let_go_on()
 
     async def _end(self) -> None:
         # The Task keeps an error whose traceback leads back to here.
@@ -385,21 +390,13 @@ class Items:
         self._items = items
         self._dumps = dumps
 
-    async def next(self) -> bytes:
-        """The next item, or :data:`_END`."""
-        raise NotImplementedError
-
     async def throw(self, error: BaseException) -> bytes:
-        """The next item, after ``error`` was raised where the last one was given."""
+        """Raise ``error`` where the last one was given."""
         try:
             raise error
         finally:
             # Its traceback refers to this frame.
             del error
-
-    async def aclose(self) -> None:
-        """Close what can be closed; called once."""
-        raise NotImplementedError
 
     def _encode(self, item: Any) -> bytes:
         try:
@@ -413,12 +410,14 @@ class AsyncItems(Items):
     """Those of an asynchronous iterable."""
 
     async def next(self) -> bytes:
+        """The next one, or :data:`_END`."""
         if self._iterator is None:
             self._iterator = aiter(self._items)
         item = await anext(self._iterator, _END)
         return _END if item is _END else self._encode(item)
 
     async def throw(self, error: BaseException) -> bytes:
+        """The next one, after ``error`` was raised in a generator."""
         athrow = getattr(self._iterator, "athrow", None)
         if athrow is None:
             return await super().throw(error)
@@ -430,6 +429,7 @@ class AsyncItems(Items):
             del error
 
     async def aclose(self) -> None:
+        """Close what can be closed."""
         try:
             if self._iterator not in (None, self._items):
                 await _aclose(self._iterator)
@@ -456,6 +456,7 @@ class PlainItems(Items):
         self._call = call
 
     async def next(self) -> bytes:
+        """The next one, or :data:`_END`."""
         return await self._call(self._step)
 
     def _step(self) -> bytes:
@@ -465,6 +466,7 @@ class PlainItems(Items):
         return _END if item is _END else self._encode(item)
 
     async def aclose(self) -> None:
+        """Close what can be closed."""
         close = getattr(self._items, "close", None)
         if close is not None:
             await self._call(close)
@@ -479,10 +481,10 @@ def _place_of(iterator: Any) -> str:
     for name in ("ag_frame", "gi_frame"):
         frame = getattr(iterator, name, None)
         if frame is not None:
-            return f" in {frame.f_code.co_filename}, line {frame.f_lineno},"
+            return f" in {frame.f_code.co_filename}, line {frame.f_lineno}"
     return ""
 
 
 NO_EVENT = """\
-An event stream was given {!r}{} which is no event ({}). Give it a str, an int, a \
+An event stream was given {!r}{}, which is no event ({}). Give it a str, an int, a \
 dict or a list, whatever the application's renderer "json" knows, or an Event."""

@@ -152,7 +152,9 @@ def malformation(environ: Mapping[str, Any]) -> str | None:
         return "its method is not GET"
     connection = environ.get("HTTP_CONNECTION", "").lower().split(",")
     if "upgrade" not in (each.strip() for each in connection):
-        return "its Connection header does not say Upgrade (a proxy may have removed it)"
+        return (
+            "its Connection header does not say Upgrade (a proxy may have removed it)"
+        )
     try:
         key = environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip()
         length = len(base64.b64decode(key, validate=True))
