@@ -6,9 +6,13 @@ and leaves work for the garbage collector. So the class that requests are made o
 derived once, when the configuration has ended: it is the application's own,
 whichever it has set, with the attributes that it does not define itself.
 
-A request that somebody makes of another class and passes to
-``invoke_subrequest()`` has these attributes where the application has a property of
-its own by ``add_request_method``, for there Pyramid derives a class anyway.
+A request that was made by somebody else, of another class, and passed to
+``invoke_subrequest()`` comes past the *request extensions*: Pyramid binds every
+method among them to every request. :class:`_Latecomers` stands there, and gives
+such a request its attributes.
+
+What an application or an add-on adds by ``add_request_method`` stands above these
+attributes, and is no conflict.
 """
 
 from __future__ import annotations
@@ -19,12 +23,12 @@ from collections.abc import Callable
 from typing import Any
 
 from pyramid.decorator import reify
-from pyramid.interfaces import IRequestExtensions, IRequestFactory
+from pyramid.interfaces import IRequestFactory
 from pyramid.request import Request
 
 from .interfaces import IRequestAttributes
 
-__all__ = ["adapt_request_factory", "add_request_attribute"]
+__all__ = ["adapt_other_requests", "adapt_request_factory", "add_request_attribute"]
 
 
 def add_request_attribute(
@@ -32,7 +36,7 @@ def add_request_attribute(
 ) -> None:
     """Have ``function(request)`` be the attribute of its name.
 
-    An application that adds a request method of that name keeps its own.
+    Whoever adds a request method of that name keeps it.
 
     Args:
         config: the configurator.
@@ -40,7 +44,7 @@ def add_request_attribute(
         once: it is computed once for each request.
     """
     name = function.__name__
-    attribute = reify(function) if once else property(function)
+    attribute = reify(function) if once else _Computed(function)
 
     def register() -> None:
         _attributes(config.registry)[name] = attribute
@@ -52,7 +56,18 @@ def add_request_attribute(
     intr["callable"] = function
     intr["property"] = True
     intr["reify"] = once
-    config.action(("request extensions", name), register, introspectables=(intr,))
+    config.action(None, register, introspectables=(intr,))
+
+
+class _Computed:
+    # Like a property, but one that a request method may be set over, which Pyramid
+    # does with those that were added after a commit.
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, request: Any, cls: Any = None) -> Any:
+        return self if request is None else self._function(request)
 
 
 def _attributes(registry: Any) -> dict[str, Any]:
@@ -63,17 +78,17 @@ def _attributes(registry: Any) -> dict[str, Any]:
     return attributes
 
 
+def adapt_other_requests(config: Any) -> None:
+    """Give requests their attributes that the application's factory has not made."""
+    config.add_request_method(_Latecomers(config.registry), "_aioext_attributes")
+
+
 def adapt_request_factory(registry: Any) -> None:
     """Give the requests of an application their attributes.
 
     Does nothing the second time, unless something was added.
     """
     attributes = _attributes(registry)
-    extensions = registry.queryUtility(IRequestExtensions)
-    if extensions is not None and extensions.descriptors:
-        for name, attribute in attributes.items():
-            extensions.descriptors.setdefault(name, attribute)
-        return
     factory = registry.queryUtility(IRequestFactory, default=Request)
     if inspect.isclass(factory):
         adapted = _derive(factory, attributes)
@@ -104,10 +119,24 @@ class _Factory:
         self._derived = functools.cache(lambda cls: _derive(cls, attributes))
 
     def __call__(self, environ: dict[str, Any]) -> Any:
-        request = self._factory(environ)
+        return self._adapt(self._factory(environ))
+
+    def blank(self, *args: Any, **kwargs: Any) -> Any:
+        return self._adapt(self._factory.blank(*args, **kwargs))
+
+    def _adapt(self, request: Any) -> Any:
         request.__class__ = self._derived(type(request))
         return request
 
-    def __getattr__(self, name: str) -> Any:
-        # blank(), which the interface asks for.
-        return getattr(self._factory, name)
+
+class _Latecomers:
+    # Among the request methods of an application; see the module.
+    def __init__(self, registry: Any) -> None:
+        self._registry = registry
+        self._derived = functools.lru_cache(self._derive)
+
+    def _derive(self, cls: type) -> type:
+        return _derive(cls, _attributes(self._registry))
+
+    def __get__(self, request: Any, cls: Any) -> None:
+        request.__class__ = self._derived(cls)

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import inspect
 import sys
 import threading
 import traceback
@@ -1618,9 +1619,11 @@ def test_closing_a_stepped_coroutine_raises_generator_exit_where_it_waits(run, k
             seen.append("finally")
 
     async def main():
-        bridge = stepped(coroutine(asyncio.get_running_loop().create_future()))
+        closed = coroutine(asyncio.get_running_loop().create_future())
+        bridge = stepped(closed)
         bridge.send(None)
         bridge.close()
+        assert inspect.getcoroutinestate(closed) == inspect.CORO_CLOSED
         return await stepped(steps(1))
 
     seen = []

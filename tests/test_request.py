@@ -7,7 +7,7 @@ import pytest
 from asgi import Client
 from inprocess import answer, make_app
 from pyramid.config import Configurator
-from pyramid.interfaces import IRequest, IRequestExtensions, IRequestFactory
+from pyramid.interfaces import IRequest, IRequestFactory
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.scripting import prepare
@@ -93,6 +93,7 @@ def commit(config):
         ("aioext", commit, add_method()),
         (add_method(), "aioext", commit, add_method("another")),
         ("aioext", commit, "aioext"),
+        ("aioext", commit, set_factory(Request)),
     ],
 )
 def test_a_request_has_them(steps):
@@ -212,7 +213,6 @@ def test_they_are_told_among_the_request_extensions():
     found = [each["introspectable"] for each in category]
     told = {each.discriminator: each for each in found}
     assert set(NAMES) <= set(told)
-    assert told["websocket"]["reify"] is True
     assert told["is_websocket"]["reify"] is False
     assert told["is_websocket"]["property"] is True
     assert callable(told["is_websocket"]["callable"])
@@ -276,7 +276,6 @@ def test_adapting_twice_changes_nothing():
     factory = registry.getUtility(IRequestFactory)
     adapt_request_factory(registry)
     assert registry.getUtility(IRequestFactory) is factory
-    assert registry.queryUtility(IRequestExtensions) is None
 
 
 # Requests that are made by others
@@ -303,7 +302,8 @@ def test_a_subrequest_that_is_made_by_the_factory_has_them():
     assert answer(app).body == b"False"
 
 
-def test_a_subrequest_of_another_class_has_them_beside_a_property():
+@pytest.mark.parametrize("steps", [(), (add_method(),)], ids=["plain", "property"])
+def test_a_subrequest_of_another_class_has_them(steps):
     def outer(request):
         return request.invoke_subrequest(Request.blank("/inner"))
 
@@ -311,7 +311,7 @@ def test_a_subrequest_of_another_class_has_them_beside_a_property():
         return Response(repr(request.is_websocket))
 
     app = make_app(
-        add_method(),
+        *steps,
         lambda config: config.add_view(outer),
         lambda config: config.add_view(inner, name="inner"),
     )

@@ -254,13 +254,13 @@ def test_a_close_frame_without_a_code_is_answered_with_none(server):
 
 def test_a_close_frame_that_crosses_ours_ends_it(server):
     with Raw(server, "/close") as client:
-        client.send(frame(TEXT, b"close"))
+        client.send(frame(TEXT, b"close"), frame(TEXT, b"behind"))
         assert client.read() == (CLOSE, struct.pack("!H", 4000) + b"enough")
         # What comes before the answer is dropped.
         client.send(frame(TEXT, b"x" * 1000) * 100)
         client.send(close_frame(1000))
         assert client.read() is None
-    assert told(server, client.key) == [[True, 4000, "enough"]]
+    assert told(server, client.key, 2) == [[True, 4000, "enough"], None]
 
 
 def test_garbage_after_the_handshake_is_a_protocol_error(server, bystander):
@@ -504,19 +504,22 @@ def test_a_client_that_says_anything_is_alive(server):
 
 def test_a_loop_that_is_busy_kills_nobody(server):
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(opened(server, "/pinged")) for _ in range(10)]
+        clients = [stack.enter_context(Raw(server, "/pinged")) for _ in range(10)]
+        others = [stack.enter_context(opened(server, "/pinged")) for _ in range(10)]
         blocking = stack.enter_context(opened(server, "/block"))
-        # Twice the time in which a client has to answer.
+        pings = [client.read() for client in clients]
         blocking.send("3")
+        assert blocking.recv(timeout=5) == "blocks"
+        # They answer at once, and the server looks when the deadline is long over.
+        for client, (opcode, payload) in zip(clients, pings, strict=True):
+            assert opcode == PING
+            client.send(frame(PONG, payload))
         assert blocking.recv(timeout=20) == "blocked 3"
-        # And once more as long as a deadline that began before needs to pass.
-        start = time.monotonic()
-        while time.monotonic() - start < 2:
-            for client in (*clients, blocking):
-                client.ping().wait(5)
         for client in clients:
-            client.send("hello")
-            assert client.recv(timeout=5) == "hello"
+            client.send(frame(TEXT, b"hello"))
+            assert client.message() == b"hello"
+        for client in (*others, blocking):
+            client.ping().wait(5)
 
 
 # Disconnects -----------------------------------------------------------------

@@ -172,14 +172,29 @@ def test_a_server_that_vanishes_wakes_who_waits(run):
     run(main())
 
 
-def test_the_end_that_this_side_began_has_its_code_and_reason(run):
-    async def handler(connection):
-        # Answers with a code of its own.
-        await connection.wait_closed()
-
+@pytest.mark.parametrize("crossing", [True, False])
+def test_the_end_that_this_side_began_has_its_code_and_reason(run, crossing):
     async def main():
+        go = asyncio.Event()
+
+        async def handler(connection):
+            if crossing:
+                # It closes as well, and has not read that the other side does.
+                connection.transport.pause_reading()
+                await connection.send("ready")
+                await go.wait()
+                connection.protocol.send_close(4001, "theirs")
+                connection.send_data()
+                connection.transport.resume_reading()
+            await connection.wait_closed()
+
         async with serving(handler) as url, connect(url) as ws:
-            await ws.close(4000, "mine")
+            if crossing:
+                await ws.recv()
+            closing = asyncio.create_task(ws.close(4000, "mine"))
+            await asyncio.sleep(0)
+            go.set()
+            await closing
             return ws.close_code, ws.close_reason
 
     assert run(main()) == (4000, "mine")

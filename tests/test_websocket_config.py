@@ -32,13 +32,9 @@ from aioext.websocket.options import Options
 
 async def talk(app, message="hello", path="/", **options):
     """What the client is answered."""
-    served = InProcess(app)
-    try:
-        async with served.connect(path, **options) as ws:
-            await ws.send(message)
-            return await ws.recv()
-    finally:
-        served.close()
+    async with InProcess(app).connect(path, **options) as ws:
+        await ws.send(message)
+        return await ws.recv()
 
 
 async def refusal(app, path="/", **options):
@@ -408,12 +404,8 @@ def test_the_headers_of_the_response_go_into_the_handshake(run):
         return request.websocket
 
     async def main():
-        served = InProcess(app_of(view))
-        try:
-            async with served.connect("/") as ws:
-                return ws.headers
-        finally:
-            served.close()
+        async with InProcess(app_of(view)).connect("/") as ws:
+            return ws.headers
 
     assert run(main()) == [("x-name", "value")]
 
@@ -439,13 +431,9 @@ def test_what_a_view_returns_once_it_has_used_the_socket_is_not_sent(run, status
         return Response("nobody sees this", status=status)
 
     async def main():
-        served = InProcess(app_of(view))
-        try:
-            async with served.connect("/") as ws:
-                await ws.send("hello")
-                return await ws.recv(), await ws.closed()
-        finally:
-            served.close()
+        async with InProcess(app_of(view)).connect("/") as ws:
+            await ws.send("hello")
+            return await ws.recv(), await ws.closed()
 
     message, (code, _) = run(main())
     assert message == "hello"

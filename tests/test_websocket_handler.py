@@ -17,7 +17,6 @@ from aioext.websocket.channel import Channel
 from aioext.websocket.handler import (
     Handler,
     check_kind,
-    describe,
     is_synchronous,
     make_binder,
 )
@@ -453,11 +452,6 @@ def test_only_functions_run_in_threads(kind):
         return
     with pytest.raises(ConfigurationError):
         check_kind(kind, "function a.b", True)
-
-
-@pytest.mark.parametrize(("attr", "described"), [(None, "{}"), ("talk", "talk of {}")])
-def test_a_view_is_described_with_its_attribute(attr, described):
-    assert describe(echo, attr) == described.format(f"function {__name__}.echo")
 
 
 def test_a_handler_takes_little_memory():

@@ -13,6 +13,7 @@ from aioext.websocket.handshake import (
 from aioext.websocket.options import Options
 
 KEY_16 = "dGhlIHNhbXBsZSBub25jZQ=="
+UPGRADE = {"REQUEST_METHOD": "GET", "HTTP_CONNECTION": "Upgrade"}
 
 
 class Channel:
@@ -227,8 +228,7 @@ def test_a_plain_request_may_want_to_be_one(upgrade, expected):
 
 @pytest.mark.parametrize("key", [KEY_16, f" {KEY_16} ", "AAAAAAAAAAAAAAAAAAAAAA=="])
 def test_nothing_is_wrong_with_a_key_of_16_bytes(key):
-    environ = {"REQUEST_METHOD": "GET", "HTTP_SEC_WEBSOCKET_KEY": key}
-    assert malformation(environ) is None
+    assert malformation({**UPGRADE, "HTTP_SEC_WEBSOCKET_KEY": key}) is None
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_nothing_is_wrong_with_a_key_of_16_bytes(key):
     ],
 )
 def test_any_other_key_is_wrong(key):
-    environ = {"REQUEST_METHOD": "GET"}
+    environ = {**UPGRADE}
     if key is not None:
         environ["HTTP_SEC_WEBSOCKET_KEY"] = key
     assert malformation(environ) == ("its Sec-WebSocket-Key is not 16 bytes in base64")
@@ -254,5 +254,24 @@ def test_any_other_key_is_wrong(key):
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "get"])
 def test_any_other_method_is_wrong(method):
-    environ = {"REQUEST_METHOD": method, "HTTP_SEC_WEBSOCKET_KEY": KEY_16}
+    environ = {**UPGRADE, "REQUEST_METHOD": method}
     assert malformation(environ) == "its method is not GET"
+
+
+@pytest.mark.parametrize(
+    ("connection", "is_wrong"),
+    [
+        (None, True),
+        ("", True),
+        ("close", True),
+        ("upgraded", True),
+        ("Upgrade", False),
+        ("keep-alive, upgrade", False),
+    ],
+)
+def test_the_connection_has_to_be_upgraded(connection, is_wrong):
+    environ = {**UPGRADE, "HTTP_SEC_WEBSOCKET_KEY": KEY_16}
+    del environ["HTTP_CONNECTION"]
+    if connection is not None:
+        environ["HTTP_CONNECTION"] = connection
+    assert bool(malformation(environ)) is is_wrong

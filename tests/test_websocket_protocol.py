@@ -30,7 +30,6 @@ from aioext.websocket.options import Options
 from aioext.websocket.protocol import (
     CLOSE_TIMEOUT,
     SHUTDOWN_TIMEOUT,
-    SLICE,
     TransportChannel,
     answer_handshake,
 )
@@ -381,6 +380,42 @@ def test_what_is_like_text_or_bytes_is_sent_as_that(run, message, sent, offers):
     run(main())
 
 
+@pytest.mark.parametrize("length", [0, 125, 126, 65_535, 65_536])
+@pytest.mark.parametrize("offers", [True, False], ids=["deflate", "plain"])
+def test_a_frame_has_any_length(run, length, offers):
+    async def main():
+        connection = Connection(offers=offers, limit=10**9)
+        for message in ("x" * length, b"x" * length):
+            connection.send(message)
+            assert await connection.channel.receive() == message
+            sending = asyncio.create_task(connection.channel.send(message))
+            await settle()
+            assert connection.messages() == [message]
+            await sending
+        connection.vanish()
+
+    run(main())
+
+
+def test_it_is_written_so_that_the_transport_may_pause_it(run):
+    # writelines() never pauses the writing before 3.12.9 and 3.13.2.
+    def writelines(lines):
+        raise AssertionError
+
+    async def main():
+        for offers in (True, False):
+            connection = Connection(offers=offers, limit=10**9)
+            connection.transport.writelines = writelines
+            for length in (10, 1000, 100_000):
+                sending = asyncio.create_task(connection.channel.send(b"x" * length))
+                await settle()
+                assert len(connection.messages()[0]) == length
+                await sending
+            connection.vanish()
+
+    run(main())
+
+
 def test_what_is_no_message_is_refused_and_harms_nothing(run):
     async def main():
         connection = Connection()
@@ -589,21 +624,60 @@ def test_empty_fragments_take_no_memory(run):
 # Backpressure
 
 
-def test_a_burst_of_the_smallest_messages_is_taken_slice_by_slice(run):
+@pytest.mark.parametrize("offers", [True, False], ids=["deflate", "plain"])
+def test_no_more_of_a_burst_is_taken_than_the_queue_holds(run, offers):
     async def main():
-        connection = Connection(offers=False, queue=4)
+        connection = Connection(offers=offers, queue=4)
         channel = connection.channel
-        burst = text(b"") * 20_000
-        connection.raw(burst)
-        assert len(channel._messages) <= SLICE // len(text(b"")) + 1
+        connection.send(*map(str, range(20_000)))
         assert not connection.transport.is_reading
-        connection.raw(text(b"last"))
-        received = 0
-        while await channel.receive() == "":
-            received += 1
-            assert len(channel._messages) <= SLICE // len(text(b"")) + 4
+        connection.send("last")
+        received = []
+        while not received or received[-1] != "last":
+            assert len(channel._messages) <= 4
+            received.append(await channel.receive())
+        assert received == [*map(str, range(20_000)), "last"]
+        await settle()
+        assert connection.transport.is_reading
+        connection.vanish()
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["pings", "fragments", "messages"])
+def test_others_have_their_turn_while_one_client_sends(run, kind):
+    async def main():
+        connection = Connection(offers=False, queue=100_000)
+        small = {
+            "pings": text(b"", opcode=Opcode.PING),
+            "fragments": cont(b""),
+            "messages": text(b"x"),
+        }[kind]
+        if kind == "fragments":
+            connection.raw(text(b"", fin=False))
+        connection.raw(small * 20_000)
+        turns = 0
+        connection.raw(text(b"", opcode=Opcode.PONG))
+        while connection.channel._unparsed:
             await asyncio.sleep(0)
-        assert received == 20_000
+            turns += 1
+        assert turns > 10
+        assert connection.transport.is_reading
+        connection.vanish()
+
+    run(main())
+
+
+def test_a_queue_is_full_of_large_messages_earlier(run):
+    async def main():
+        connection = Connection(max_size=1000, queue=16)
+        connection.send(*["x" * 600] * 5)
+        assert len(connection.channel._messages) == 2
+        assert not connection.transport.is_reading
+        received = []
+        while len(received) < 5:
+            received.append(await connection.channel.receive())
+            await settle()
         assert connection.transport.is_reading
         connection.vanish()
 
@@ -878,7 +952,7 @@ def test_the_client_closes(run, code, reason, seen, echoed):
     run(main())
 
 
-def test_the_end_is_noticed_behind_messages_that_nobody_takes(run):
+def test_the_end_is_found_behind_messages_that_wait(run):
     async def main():
         connection = Connection(offers=False, queue=1)
         connection.client.send_text(b"one")
@@ -886,10 +960,12 @@ def test_the_end_is_noticed_behind_messages_that_nobody_takes(run):
         connection.client.send_close(4000)
         connection.raw(b"".join(connection.client.data_to_send()))
         connection.transport.deliver(None)
+        received = [await connection.channel.receive() for _ in range(3)]
+        assert received == ["one", "two", None]
+        assert connection.outcome == (True, 4000, "")
         connection.frames()
         await settle()
         assert connection.before.lost == [None]
-        assert await drain(connection.channel) == ["one", "two"]
         assert asyncio.get_running_loop().time() == Clock.now
 
     run(main())

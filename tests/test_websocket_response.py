@@ -30,6 +30,7 @@ from aioext.websocket.response import (
 
 KEY_16 = "AAAAAAAAAAAAAAAAAAAAAA=="
 UPGRADE = {
+    "HTTP_CONNECTION": "Upgrade",
     "HTTP_UPGRADE": "websocket",
     "HTTP_SEC_WEBSOCKET_VERSION": "13",
     "HTTP_SEC_WEBSOCKET_KEY": KEY_16,
@@ -75,6 +76,7 @@ def make_request(opener=None, options=None, **environ):
         ({"HTTP_SEC_WEBSOCKET_KEY": ""}, HTTPBadRequest),
         ({"HTTP_SEC_WEBSOCKET_KEY": "short"}, HTTPBadRequest),
         ({"REQUEST_METHOD": "POST"}, HTTPBadRequest),
+        ({"HTTP_CONNECTION": "close"}, HTTPBadRequest),
         ({}, HTTPNotImplemented),
         ({"HTTP_SEC_WEBSOCKET_VERSION": " 13 "}, HTTPNotImplemented),
     ],
@@ -215,16 +217,13 @@ def test_a_handler_may_be_made_by_the_caller(run):
 async def converse(view, *messages, **options):
     """What the client is sent, and the code that it was closed with."""
     served = InProcess(make_app(lambda config: config.add_view(view)))
-    try:
-        async with served.connect("/", **options) as ws:
-            for message in messages:
-                await ws.send(message)
-            received = []
-            while (message := await ws.recv()) is not None:
-                received.append(message)
-            return received, ws._code
-    finally:
-        served.close()
+    async with served.connect("/", **options) as ws:
+        for message in messages:
+            await ws.send(message)
+        received = []
+        while (message := await ws.recv()) is not None:
+            received.append(message)
+        return received, ws._code
 
 
 def test_a_view_hands_it_to_a_coroutine(run):
@@ -285,7 +284,7 @@ def serve(run, handler, channel=None):
     async def opener(*args):
         return channel
 
-    body = WebSocketBody(Handshake({}, opener, None), Handler(handler), None)
+    body = WebSocketBody(Handshake({}, opener, None), Handler(handler), None, None)
     run(body.run())
     return channel
 
@@ -355,7 +354,7 @@ def test_a_client_that_left_before_is_for_the_server(run):
     def handler(ws):
         raise AssertionError
 
-    body = WebSocketBody(Handshake({}, opener, None), Handler(handler), None)
+    body = WebSocketBody(Handshake({}, opener, None), Handler(handler), None, None)
     with pytest.raises(ConnectionClosed):
         run(body.run())
 
@@ -369,7 +368,7 @@ def test_who_iterates_over_it_waits_for_the_handler(run):
         ended.append(True)
 
     ended = []
-    body = WebSocketBody(Handshake({}, opener, None), Handler(handler), None)
+    body = WebSocketBody(Handshake({}, opener, None), Handler(handler), None, None)
     assert run(spawn_greenlet(list, body)) == []
     assert ended == [True]
 
@@ -385,7 +384,8 @@ def test_a_request_keeps_no_empty_lists_of_callbacks(run):
         seen.append(set(vars(request)))
 
     assert len(request.response_callbacks) == len(request.finished_callbacks) == 0
-    body = WebSocketBody(Handshake({}, opener, None), Handler(handler), request)
+    handshake = Handshake({}, opener, None)
+    body = WebSocketBody(handshake, Handler(handler), request, None)
     run(body.run())
     assert not seen[0] & {"response_callbacks", "finished_callbacks"}
     # There are new ones for who asks.

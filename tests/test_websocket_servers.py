@@ -279,6 +279,14 @@ def test_an_application_can_ping_where_the_server_lets_it(served, run):
     run(talk())
 
 
+def test_limits_that_a_server_does_not_apply_are_told_once(served):
+    if served.kind == IN_PROCESS:
+        # Nobody starts it, and so nobody is told.
+        return
+    told = 0 if served.kind in PINGS else 1
+    assert served.output.count("so these have no effect: ping_interval of") == told
+
+
 # Closing ---------------------------------------------------------------------
 
 

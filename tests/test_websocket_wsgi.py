@@ -32,13 +32,9 @@ def app_with(**options):
 
 async def talk(app, **options):
     """What the client receives for ``hello``, and the subprotocol."""
-    served = InProcess(app)
-    try:
-        async with served.connect("/", **options) as ws:
-            await ws.send("hello")
-            return await ws.recv(), ws.subprotocol
-    finally:
-        served.close()
+    async with InProcess(app).connect("/", **options) as ws:
+        await ws.send("hello")
+        return await ws.recv(), ws.subprotocol
 
 
 async def refusal(app, **options):
@@ -58,9 +54,7 @@ def test_it_talks(run):
 
 def test_a_plain_request_has_none(run):
     async def main():
-        served = InProcess(Gateway(app_with()))
-        answer = await served.get("/")
-        served.close()
+        answer = await InProcess(Gateway(app_with())).get("/")
         return answer.status, answer.body
 
     assert run(main()) == (200, "page")

@@ -16,7 +16,7 @@ from .. import threadlocal
 from ..executor import Executor
 from ..interfaces import IExecutor, ILifespan, ISettings
 from ..lifespan import Lifespan, remember
-from ..request import adapt_request_factory
+from ..request import adapt_other_requests, adapt_request_factory
 from ..settings import Settings
 from ..views import Kind
 from .asgi import make_asgi_app
@@ -52,9 +52,10 @@ DEFAULT_MAPPERS = {
 def includeme(config: Any) -> None:
     """Set up an application for aioext; what ``config.include('aioext')`` does.
 
-    No action here has a discriminator that an add-on could claim as well: what
-    is not registered by anybody gets a default, and what is registered when
-    the configuration ends is adapted.
+    But for the predicates ``is_websocket`` and ``is_eventsource``, no action here has
+    a discriminator that an add-on could claim as well: what is not registered by
+    anybody gets a default, and what is registered when the configuration ends is
+    adapted.
     """
     registry = config.registry
     # What is wrong already is told where aioext is included, not in an action.
@@ -69,6 +70,7 @@ def includeme(config: Any) -> None:
     config.include("aioext.websocket.config")
     config.include("aioext.eventsource.config")
     config.action(None, adapt_execution_policy, (registry,), order=LAST)
+    adapt_other_requests(config)
     config.action(None, adapt_request_factory, (registry,), order=LAST)
 
 

@@ -19,7 +19,7 @@ from .. import bridge
 from ..views import Kind, kind_of
 from .mappers import ASYNC_GENERATOR, AioextMapper, refuse
 
-__all__ = ["add_view_derivers"]
+__all__ = ["add_view_derivers", "mapper_of"]
 
 
 def add_view_derivers(config: Any) -> None:
@@ -42,7 +42,7 @@ def awaited_view(view: Any, info: Any) -> Any:
         ConfigurationError: the view is a coroutine, and Pyramid's own mapper is
             to call it, which awaits nothing.
     """
-    mapper = _mapper_of(info)
+    mapper = mapper_of(info)
     if isinstance(mapper, type) and issubclass(mapper, AioextMapper):
         return view
     if mapper is DefaultViewMapper:
@@ -71,8 +71,8 @@ def _awaiting(view: Any) -> Any:
     return awaiting_view
 
 
-def _mapper_of(info: Any) -> Any:
-    # As Pyramid's deriver ``mapped_view`` finds it.
+def mapper_of(info: Any) -> Any:
+    """The view mapper of a view, as Pyramid's deriver ``mapped_view`` finds it."""
     mapper = info.options.get("mapper")
     if mapper is None:
         mapper = getattr(info.original_view, "__view_mapper__", None)

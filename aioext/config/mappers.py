@@ -31,6 +31,7 @@ __all__ = [
     "CoroutineOrExecutorMapper",
     "ExecutorMapper",
     "InlineMapper",
+    "describe",
 ]
 
 MappedView = Callable[[Any, Any], Any]
@@ -59,12 +60,16 @@ class AioextMapper(DefaultViewMapper):
         raise NotImplementedError
 
 
+def describe(view: Any, attr: str | None) -> str:
+    """How a view is called in a message."""
+    what = object_description(view)
+    return f"{attr} of {what}" if attr else what
+
+
 def refuse(view: Any, attr: str | None, why: str) -> NoReturn:
     """Raise the ``ConfigurationError`` that names the view."""
-    what = object_description(view)
-    if attr:
-        what = f"{attr} of {what}"
-    raise ConfigurationError(explain(why.format(what), "view-mapper"))
+    message = why.format(describe(view, attr))
+    raise ConfigurationError(explain(message, "view-mapper"))
 
 
 class CoroutineMapper(AioextMapper):

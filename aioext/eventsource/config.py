@@ -10,13 +10,12 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from pyramid.exceptions import ConfigurationError
-from pyramid.util import object_description
 from pyramid.viewderivers import DefaultViewMapper
 from webob import Response
 
 from .. import bridge
 from ..body import adapt_body
-from ..config.mappers import AioextMapper, MappedView
+from ..config.mappers import AioextMapper, MappedView, describe
 from ..exceptions import explain
 from ..executor import current_executor
 from ..interfaces import ISettings
@@ -83,12 +82,6 @@ def _respond(result: Any, request: Any, in_threads: bool, what: str) -> Any:
     if not is_iterable(result):
         raise TypeError(explain(NO_STREAM.format(what, result), ANCHOR))
     return EventSourceResponse(result, executor=in_threads, request=request)
-
-
-def describe(view: Any, attr: str | None) -> str:
-    """How a view is called in a message."""
-    what = object_description(view)
-    return f"{attr} of {what}" if attr else what
 
 
 def includeme(config: Any) -> None:

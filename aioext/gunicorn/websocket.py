@@ -25,7 +25,7 @@ from ..exceptions import ConnectionClosed
 from ..websocket.asgi import DENIAL, EXTENSION
 from ..websocket.channel import ABNORMAL, INTERNAL_ERROR, NORMAL, Channel
 from ..websocket.options import Options
-from ..websocket.protocol import TransportChannel, answer_handshake
+from ..websocket.protocol import CLOSE_TIMEOUT, TransportChannel, answer_handshake
 
 __all__ = ["WebSocketProtocol", "install"]
 
@@ -109,6 +109,10 @@ class WebSocketProtocol:
 
     async def run(self) -> None:
         """Call the application, and see to it that the client has an answer."""
+        if self._scope["http_version"] < "1.1":
+            # It cannot be upgraded (RFC 6455 section 4.2.1).
+            self._refuse_with(400)
+            return
         failed = False
         try:
             await self._app(self._scope, self.receive, self.send)
@@ -123,6 +127,10 @@ class WebSocketProtocol:
             self._refuse_with(500)
         elif self._channel is not None:
             await self._channel.close(INTERNAL_ERROR if failed else NORMAL)
+            # gunicorn keeps this for asgi_disconnect_grace_period.
+            self._channel = None
+            self._has_left = True
+            self._scope = {}
 
     def _decide(self) -> None:
         if self._undecided is not None and not self._undecided.done():
@@ -148,16 +156,18 @@ class WebSocketProtocol:
             (n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]
         ]
         protocol, response = answer_handshake(scope["path"], asked, options)
-        self._answered = True
         if response.status_code != 101:
+            self._answered = True
             self._transport.write(response.serialize())
-            self._transport.close()
+            self._close()
             self.feed_eof()
             raise ConnectionClosed(ABNORMAL)
         if subprotocol is not None:
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
         for name, value in headers:
             response.headers[name.decode("latin-1")] = value.decode("latin-1")
+        # Not before: a header that cannot be sent is an error, and has an answer.
+        self._answered = True
         transport = self._transport
         before = transport.get_protocol()
         channel = TransportChannel(transport, protocol, options, before)
@@ -244,7 +254,12 @@ class WebSocketProtocol:
             lines.append(b"content-length: %d" % len(body))
         lines += [b"connection: close", b"", body]
         self._transport.write(b"\r\n".join(lines))
+        self._close()
+
+    def _close(self) -> None:
+        # Once all is written, which a client that does not read would put off for ever.
         self._transport.close()
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.abort)
 
 
 def _phrase(status: int) -> bytes:

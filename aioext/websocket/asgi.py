@@ -26,7 +26,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from pyramid.httpexceptions import HTTPException
+from pyramid.httpexceptions import HTTPBadRequest, HTTPException
 
 from .. import greenlets, threadlocal
 from ..environ import build_environ
@@ -131,7 +131,7 @@ class ASGIChannel(Channel):
     async def send(self, message: Message) -> None:
         check_message(message)
         if isinstance(message, str):
-            event = {"type": "websocket.send", "text": str(message)}
+            event = {"type": "websocket.send", "text": str.__str__(message)}
         else:
             event = {"type": "websocket.send", "bytes": bytes(message)}
         async with self._sending:
@@ -199,11 +199,11 @@ class SocketExchange(StartResponse):
         self._task: asyncio.Task[Any] | None = None
         self._cancelling: asyncio.TimerHandle | None = None
         self._cancelled = False
-        extension = (scope.get("extensions") or {}).get(EXTENSION)
-        self._open = self._accept if extension is None else extension["open"]
-        self._cancels = extension is None
+        # What the server has better to offer than messages, if it has.
+        self._extension = (scope.get("extensions") or {}).get(EXTENSION)
         self._failed = True
         self._is_lost = False
+        self._is_over = False
 
     async def serve(self, app: Any, base: dict[str, Any]) -> None:
         """Call the WSGI application ``app``, and do what it answers."""
@@ -231,7 +231,12 @@ class SocketExchange(StartResponse):
             assert self._task is not None
             self._task.uncancel()
         finally:
-            await self._end()
+            try:
+                await self._end()
+            finally:
+                # Both lead back to here, and the collector comes seldom.
+                del self.handshake
+                environ.pop(KEY, None)
 
     def _environ(self, base: dict[str, Any]) -> dict[str, Any]:
         scope = dict(self._scope)
@@ -252,12 +257,23 @@ class SocketExchange(StartResponse):
         if type(body) is WebSocketBody:
             return body
         try:
-            with threadlocal.pushed(threadlocal.ended_entry()):
-                return b"".join(body)
+            if not self._is_page(body):
+                with threadlocal.pushed(threadlocal.ended_entry()):
+                    return b"".join(body)
         finally:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
+        if self.handshake.channel is not None:
+            return b""
+        self.status = 0
+        return b"".join(HTTPBadRequest(NO_SOCKET)(environ, self))
+
+    def _is_page(self, body: Any) -> bool:
+        # Something that no client of a WebSocket gets to see: a file, which may be
+        # large, or a stream, which may have no end. The body of WSGI code that begins
+        # with its first step has no status yet.
+        return 0 < self.status < 400 and type(body) not in (list, tuple)
 
     def __call__(self, status: str, headers: Any, exc_info: Any = None, /) -> Any:
         if status.startswith("101 "):
@@ -277,12 +293,14 @@ class SocketExchange(StartResponse):
         raise GatewayError(explain(WRITTEN, "gateway-error"))
 
     async def _open_channel(self, *args: Any) -> Channel:
+        extension = self._extension
+        accept = self._accept if extension is None else extension["open"]
         try:
-            channel = await self._open(*args)
+            channel = await accept(*args)
         except ConnectionClosed:
             self._is_lost = True
             raise
-        if self._cancels:
+        if extension is None:
             channel.when_ended(self._cancel_soon)
         return channel
 
@@ -317,6 +335,8 @@ class SocketExchange(StartResponse):
         return self._is_lost if channel is None else channel.closed
 
     def _cancel_soon(self) -> None:
+        if self._is_over:
+            return
         loop = asyncio.get_running_loop()
         self._cancelling = loop.call_later(GRACE, self._cancel)
 
@@ -325,6 +345,10 @@ class SocketExchange(StartResponse):
         self._cancelled = self._task.cancel()
 
     async def _end(self) -> None:
+        # There is nothing left to cancel, however long the server takes to close.
+        self._is_over = True
+        if self._cancelling is not None:
+            self._cancelling.cancel()
         self.handshake.end()
         channel = self.handshake.channel
         try:
@@ -333,8 +357,6 @@ class SocketExchange(StartResponse):
                 # no close frame that is still on its way.
                 await channel.close(INTERNAL_ERROR if self._failed else NORMAL)
         finally:
-            if self._cancelling is not None:
-                self._cancelling.cancel()
             if isinstance(channel, ASGIChannel):
                 channel.release()
             threadlocal.forget()
@@ -369,6 +391,8 @@ NOT_APPLIED = (
     "aioext: this server pings and compresses WebSockets by its own settings, so these "
     "have no effect: %s"
 )
+
+NO_SOCKET = "This is not the address of a WebSocket."
 
 WRITTEN = """\
 The WSGI application called write() for a WebSocket. Send messages with \

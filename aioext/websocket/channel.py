@@ -1,9 +1,10 @@
 """What a WebSocket stands on: one connection, as its server gives it.
 
 A channel keeps the messages of the client until they are asked for. Messages
-are pushed into it; when :attr:`~Options.queue` of them wait, it asks whoever
-pushes to pause, so a client that sends faster than its handler takes is held
-back by its own TCP connection and not by memory.
+are pushed into it; when :attr:`~Options.queue` of them wait, or more than
+:attr:`~Options.max_size` bytes, it asks whoever pushes to pause, so a client that
+sends faster than its handler takes is held back by its own TCP connection and not
+by memory.
 
 All of it happens on one loop. A handler in a thread comes here through the
 bridge.
@@ -12,6 +13,7 @@ bridge.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +56,7 @@ class Channel:
     close_reason = ""
     subprotocol: str | None = None
     _sent = 0
+    _size = 0
     _paused = False
     _waiter: asyncio.Future[None] | None = None
     _on_end: Callable[[], None] | None = None
@@ -61,6 +64,7 @@ class Channel:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._limit = options.queue
+        self._max_size = options.max_size or math.inf
         # Few at a time: an empty deque takes more memory than all else here.
         self._messages: list[Message] = []
 
@@ -89,7 +93,9 @@ class Channel:
                 raise at_end
             return None
         message = messages.pop(0)
-        if self._paused and len(messages) < self._limit:
+        self._size -= len(message)
+        has_room = len(messages) < self._limit and self._size <= self._max_size
+        if self._paused and has_room:
             self._paused = False
             self._resume()
         return message
@@ -120,10 +126,12 @@ class Channel:
     def put(self, message: Message) -> bool:
         """A message has come; gives whether another one is welcome."""
         self._messages.append(message)
+        self._size += len(message)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-        if len(self._messages) >= self._limit:
+        # By its size as well: compressed, a MiB comes in a KiB.
+        if len(self._messages) >= self._limit or self._size > self._max_size:
             self._paused = True
         return not self._paused
 
@@ -136,6 +144,7 @@ class Channel:
         self.close_reason = reason
         if here:
             self._messages.clear()
+            self._size = 0
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         if self._on_end is not None:

@@ -39,19 +39,22 @@ class ClientChannel:
 
     @property
     def close_code(self) -> int | None:
-        protocol = self._connection.protocol
         if not self.closed:
             return None
-        if protocol.close_rcvd_then_sent is not False and protocol.close_rcvd:
-            return protocol.close_rcvd.code
-        sent = protocol.close_sent
-        return ABNORMAL if sent is None else sent.code or NO_STATUS
+        close = self._close()
+        return ABNORMAL if close is None else close.code or NO_STATUS
 
     @property
     def close_reason(self) -> str:
+        close = self._close()
+        return "" if close is None else close.reason
+
+    def _close(self) -> Any:
+        # Of the side that began.
         protocol = self._connection.protocol
-        close = protocol.close_rcvd or protocol.close_sent
-        return close.reason if close is not None else ""
+        if protocol.close_rcvd and protocol.close_rcvd_then_sent is not False:
+            return protocol.close_rcvd
+        return protocol.close_sent
 
     async def receive(
         self, at_end: type[BaseException] | None = None

@@ -17,24 +17,28 @@ from pyramid.response import Response
 from pyramid.viewderivers import DefaultViewMapper
 from zope.interface import implementer
 
+from ..config.derivers import mapper_of
+from ..config.mappers import AioextMapper, describe
 from ..exceptions import explain
 from ..executor import Executor
 from ..interfaces import IExecutor, ISettings, ISockets
 from ..request import add_request_attribute
 from ..views import kind_of
 from .connection import SyncWebSocket, WebSocket
-from .handler import Handler, check_kind, describe, is_synchronous, make_binder
+from .handler import Handler, check_kind, is_synchronous, make_binder
 from .handshake import Handshake, handshake_of
 from .lazy import LazyChannel
 from .options import VIEW_OPTIONS, Options, read_view_options
 from .origin import check_pattern
-from .response import WebSocketResponse, admit, upgrade_error
+from .response import WebSocketResponse, admit
 
 __all__ = ["UWSGIWebsocketMapper", "WebsocketMapper"]
 
 # After the settings, which PHASE1 registers.
 AFTER_SETTINGS = PHASE1_CONFIG + 1
 SWITCHING = "101 Switching Protocols"
+# Where a request keeps what request.websocket gives.
+KEPT = "_aioext_websocket"
 
 
 class WebsocketMapper(DefaultViewMapper):
@@ -59,10 +63,7 @@ class WebsocketMapper(DefaultViewMapper):
         waits_by_itself = is_synchronous(kind)
 
         def websocket_view(context: Any, request: Any) -> Any:
-            handshake = handshake_of(request.environ)
-            if handshake is None:
-                raise upgrade_error(request.environ)
-            admit(request)
+            handshake = admit(request)
             handshake.is_synchronous = waits_by_itself
             executor = _reserve(request, handshake) if self._in_threads else None
             handler = Handler(bind(context, request), executor, kind, what)
@@ -124,7 +125,7 @@ def includeme(config: Any) -> None:
     config.add_view_deriver(websocket_options, "aioext_websocket_options")
     config.add_view_predicate("is_websocket", IsWebsocketPredicate)
     add_request_attribute(config, is_websocket)
-    add_request_attribute(config, websocket, once=True)
+    add_request_attribute(config, websocket)
     for face in (WebSocket, SyncWebSocket):
         config.add_response_adapter(_served, face)
 
@@ -153,8 +154,15 @@ NOT_EVERYWHERE = ("ping_interval", "ping_timeout", "compression")
 
 
 def websocket_options(view: Any, info: Any) -> Any:
-    """View deriver: tell a handshake what its view wants of the WebSocket."""
+    """View deriver: tell a handshake what its view wants of the WebSocket.
+
+    Raises:
+        ConfigurationError: an option has a value that is not allowed, or is there
+            for nothing.
+    """
     what = describe(info.original_view, info.options.get("attr"))
+    if info.options.get("executor"):
+        _check_has_handler(info, what)
     given = read_view_options(info.options, what)
     if not given:
         return view
@@ -178,6 +186,13 @@ def websocket_options(view: Any, info: Any) -> Any:
 
 
 websocket_options.options = (*VIEW_OPTIONS, "executor")  # type: ignore[attr-defined]
+
+
+def _check_has_handler(info: Any, what: str) -> None:
+    # Somebody else's mapper may take executor= for what it likes.
+    mapper = mapper_of(info)
+    if isinstance(mapper, type) and issubclass(mapper, AioextMapper):
+        raise ConfigurationError(explain(NO_HANDLER.format(what), "websocket-options"))
 
 
 def _tell_limits(registry: Any, told: str) -> None:
@@ -215,21 +230,36 @@ def websocket(request: Any) -> WebSocket | SyncWebSocket | None:
     Raises:
         HTTPForbidden: the page that asks may not (its ``Origin``).
     """
-    if handshake_of(request.environ) is None:
+    handshake = handshake_of(request.environ)
+    if handshake is None:
         return None
+    ws = vars(request).get(KEPT)
+    if ws is None:
+        ws = vars(request)[KEPT] = _lazy_websocket(request)
+        # It leads back to the request, and the collector comes seldom.
+        handshake.at_end(lambda: vars(request).pop(KEPT, None))
+    # Who asks first may be a tween, before it is known which view there will be.
+    return SyncWebSocket(ws) if handshake.is_synchronous else ws
+
+
+def _lazy_websocket(request: Any) -> WebSocket:
     handshake = admit(request)
 
     def start() -> None:
         handshake.start_response(SWITCHING, request.response.headerlist)
 
-    ws = WebSocket(LazyChannel(handshake, start), request)
-    return SyncWebSocket(ws) if handshake.is_synchronous else ws
+    return WebSocket(LazyChannel(handshake, start), request)
 
 
 def _served(ws: Any) -> Response:
     # What a view returns that has used request.websocket itself: nothing is sent.
     return Response()
 
+
+NO_HANDLER = """\
+The view {} has executor=True, which runs the handler of a WebSocket in a thread, and \
+is none: give it mapper=WebsocketMapper as well. Where an ordinary view runs, \
+mapper=ExecutorMapper or InlineMapper says."""
 
 NO_THREAD = """\
 All threads for WebSockets are taken (the setting aioext.websocket.threads). Try \

@@ -68,8 +68,6 @@ class Handler:
             return greenlets.stepped(drive(self._function(ws)))
         if self._kind in WRAPPED:
             return greenlets.stepped(self._call_wrapped(ws))
-        if self._executor is not None:
-            return self._executor.run(self._function, SyncWebSocket(ws))
         return self._call(SyncWebSocket(ws))
 
     async def _call_wrapped(self, ws: WebSocket) -> None:
@@ -82,7 +80,10 @@ class Handler:
             await result
 
     async def _call(self, ws: SyncWebSocket) -> None:
-        result = await bridge.spawn_greenlet(self._function, ws)
+        if self._executor is None:
+            result = await bridge.spawn_greenlet(self._function, ws)
+        else:
+            result = await self._executor.run(self._function, ws)
         if inspect.isawaitable(result):
             await result
 
@@ -104,10 +105,11 @@ def make_binder(view: Any, attr: str | None) -> Binder:
         function = getattr(view, attr) if attr else view
         return _bind_function(function, _roles_of(function, view))
     method = attr or "__call__"
-    if not hasattr(view, method):
+    # Not by getattr(): a class has the __call__ of its own class.
+    found = [vars(each)[method] for each in view.__mro__ if method in vars(each)]
+    if not found:
         _refuse(NO_METHOD.format(object_description(view), method))
-    found = inspect.getattr_static(view, method)
-    bound = isinstance(found, (staticmethod, classmethod))
+    bound = isinstance(found[0], (staticmethod, classmethod))
     roles = _roles_of(getattr(view, method), view, skip=0 if bound else 1)
     takes_request_only = requestonly(view)
 
@@ -163,12 +165,6 @@ def _roles_by_place(names: list[str]) -> tuple[str, ...] | None:
 
 def _refuse(message: str) -> Any:
     raise ConfigurationError(explain(message, "websocket-handler"))
-
-
-def describe(view: Any, attr: str | None) -> str:
-    """How a view is called in a message."""
-    what = object_description(view)
-    return f"{attr} of {what}" if attr else what
 
 
 def check_kind(kind: Kind, what: str, in_threads: bool) -> None:

@@ -27,13 +27,17 @@ class LazyChannel:
     def __init__(self, handshake: Handshake, start: Callable[[], None]) -> None:
         self._handshake = handshake
         self._start = start
-        self._lock = asyncio.Lock()
+        self._accepting: asyncio.Task[Channel] | None = None
 
     async def _accepted(self) -> Channel:
-        async with self._lock:
-            if self._handshake.channel is None:
-                self._start()
-            return await self._handshake.accept()
+        channel = self._handshake.channel
+        if channel is not None:
+            return channel
+        if self._accepting is None:
+            self._start()
+            self._accepting = asyncio.ensure_future(self._handshake.accept())
+        # The first recv() may be cancelled, by its timeout; a handshake is not undone.
+        return await asyncio.shield(self._accepting)
 
     @property
     def subprotocol(self) -> str | None:

@@ -93,15 +93,15 @@ def read_view_options(options: Mapping[str, Any], view: str) -> dict[str, Any]:
 
 def _cast(name: str, value: Any, view: str) -> Any:
     try:
-        value = _BY_NAME[name].cast(value)
+        read = _BY_NAME[name].cast(value)
         if name == "origins":
-            for pattern in value:
+            for pattern in read:
                 check_pattern(pattern)
     except ValueError as error:
         option = "allowed_origins" if name == "origins" else name
         message = f"The view {view} has {option}={value!r}; it takes {error}."
         raise ConfigurationError(explain(message, "websocket-options")) from None
-    return value
+    return read
 
 
 def _check_subprotocols(value: Any, view: str) -> Any:

@@ -12,10 +12,16 @@ serialized and written like any other.
 comes goes straight into the parser, and what the parser has to say is written
 after each call. The protocol that had the transport before is told of its end.
 
-What comes is parsed in slices, and no further than the queue of messages allows;
-the rest waits, and reading pauses. The end of a connection is half-closed first
-and read to its end: a transport that is closed with bytes unread would reset
-the connection, and the client might lose the close frame that tells why.
+Most messages are one frame that is not compressed. Those are read and written
+here, which takes a third of the time and half of the copies; the parser is given
+every other frame, whole, so it is always between two frames. What comes is parsed
+no further than the queue of messages allows; the rest waits, and reading pauses.
+So it does while others have their turn: a client could keep the loop busy with
+pings or fragments that no queue ever sees.
+
+The end of a connection is half-closed first and read to its end: a transport that
+is closed with bytes unread would reset the connection, and the client might lose
+the close frame that tells why.
 
 *Pings.* A client that is silent for ``ping_interval`` is pinged; whatever it says
 is a sign of life. When ``ping_timeout`` is over, it may have answered all the
@@ -28,7 +34,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Iterable
+from struct import pack
 from time import perf_counter
 from typing import Any
 
@@ -53,6 +61,11 @@ from .channel import (
 )
 from .options import Options
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
 __all__ = ["TransportChannel", "answer_handshake"]
 
 # websockets says at INFO when a connection is closed, once for each: too much for
@@ -61,9 +74,8 @@ log = logging.getLogger("aioext.websocket.protocol")
 if log.level == logging.NOTSET:
     log.setLevel(logging.WARNING)
 
-# Bytes that are parsed before the queue is looked at again: a client that sends
-# the smallest messages there are gets no more of them in.
-SLICE = 16_384
+# Frames that are parsed before others have their turn.
+FRAMES_IN_A_ROW = 512
 # Seconds that a client has to answer a close frame; less when the server stops.
 CLOSE_TIMEOUT = 5.0
 SHUTDOWN_TIMEOUT = 0.5
@@ -75,6 +87,10 @@ DEFLATE = ServerPerMessageDeflateFactory(
     client_max_window_bits=12,
     compress_settings={"memLevel": 5},
 )
+# The first byte of a message in one frame that is not compressed.
+TEXT_HEAD, BINARY_HEAD = PLAIN = (0x81, 0x82)
+MASKED = 0x80
+OPCODES = frozenset(Opcode)
 TEXT = Opcode.TEXT
 BINARY = Opcode.BINARY
 # What a ping of this server's own carries; no application's ping is empty.
@@ -127,19 +143,26 @@ class TransportChannel(Channel, asyncio.Protocol):
         self._protocol = protocol
         self._before = before
         # What has come and was not parsed.
-        self._unparsed = b""
+        self._unparsed = bytearray()
+        # How much has to come before it is worth a look.
+        self._needed = 0
+        self._longest = options.max_size or sys.maxsize
+        self._is_compressed = bool(protocol.extensions)
         # The message whose fragments come in.
         self._partial: bytearray | None = None
         self._partial_is_text = False
         self._writable: asyncio.Future[None] | None = None
         # Not read on, for it pings and does not take what it is answered.
         self._held_back = False
+        # Not read on before others have had their turn.
+        self._gives_way = False
         self._lost: asyncio.Future[None] | None = None
         self._is_lost = False
         self._heard_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._pings: dict[bytes, asyncio.Future[float]] = {}
         self._pinged = 0
+        self._awaits_pong = False
         self._forget_shutdown: Callable[[], None] | None = None
 
     def start(self, data: bytes = b"") -> None:
@@ -155,13 +178,14 @@ class TransportChannel(Channel, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
-        if self._unparsed:
+        if self._unparsed or self._paused or self._gives_way:
             self._unparsed += data
-        elif len(data) <= SLICE and not self._paused:
-            self._parse(data)
+            if len(self._unparsed) >= self._needed and not self._gives_way:
+                self._parse_more()
         else:
-            self._unparsed = data
-            self._parse_more()
+            parsed = self._parse(data)
+            if parsed < len(data):
+                self._unparsed += data[parsed:]
         if self._paused:
             self._transport.pause_reading()
 
@@ -175,8 +199,7 @@ class TransportChannel(Channel, asyncio.Protocol):
             writable.set_result(None)
         if self._held_back:
             self._held_back = False
-            if not self._paused and not self._is_lost:
-                self._transport.resume_reading()
+            self._read_on()
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
@@ -189,7 +212,7 @@ class TransportChannel(Channel, asyncio.Protocol):
         self._is_lost = True
         # What was not parsed is lost as well.
         self._paused = False
-        self._unparsed = b""
+        self._unparsed.clear()
         self._protocol.receive_eof()
         self._stop_timer()
         if self._forget_shutdown is not None:
@@ -204,7 +227,53 @@ class TransportChannel(Channel, asyncio.Protocol):
 
     # What comes in.
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes | bytearray) -> int:
+        # Gives how much of it is parsed: whole frames, while messages are welcome.
+        position, end = 0, len(data)
+        frames = 0
+        self._needed = 0
+        while not self._paused and position + 2 <= end:
+            if frames == FRAMES_IN_A_ROW:
+                self._let_others()
+                break
+            frames += 1
+            payload, after = self._measure(data, position)
+            if not payload or self.closed:
+                # What is wrong with a frame, and what comes behind a close, is the
+                # parser's.
+                self._give(data[position:])
+                return end
+            if after > end and data[position] & 0x0F in OPCODES:
+                self._needed = after - position
+                break
+            first = data[position]
+            if first in PLAIN and self._partial is None:
+                masked = memoryview(data)[payload:after]
+                message = apply_mask(masked, data[payload - 4 : payload])
+                self._take_message(message, first == TEXT_HEAD)
+            else:
+                self._give(data[position:after])
+            position = after
+        return position
+
+    def _measure(self, data: bytes | bytearray, position: int) -> tuple[int, int]:
+        # Where the payload of the frame begins, and where the frame ends, as far as
+        # that is known; zeros for a frame that cannot be accepted.
+        length = data[position + 1] - MASKED
+        payload = position + 6
+        if length >= 126:
+            payload += 2 if length == 126 else 8
+            if payload > len(data):
+                return payload, payload
+            length = int.from_bytes(data[position + 2 : payload - 4], "big")
+        longest = self._longest
+        if self._partial is not None:
+            longest -= len(self._partial)
+        if not 0 <= length <= longest:
+            return 0, 0
+        return payload, payload + length
+
+    def _give(self, data: bytes | bytearray) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
         for frame in protocol.events_received():
@@ -219,12 +288,27 @@ class TransportChannel(Channel, asyncio.Protocol):
             self._flush()
 
     def _parse_more(self) -> None:
-        unparsed, self._unparsed = self._unparsed, b""
-        position = 0
-        while position < len(unparsed) and not self._paused:
-            self._parse(unparsed[position : position + SLICE])
-            position += SLICE
-        self._unparsed = unparsed[position:]
+        # Parsing may end the connection, and that forgets what was not parsed.
+        data, self._unparsed = self._unparsed, bytearray()
+        del data[: self._parse(data)]
+        self._unparsed = data
+
+    def _let_others(self) -> None:
+        self._gives_way = True
+        self._transport.pause_reading()
+        self._loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._gives_way = False
+        if not self._is_lost:
+            if not self._paused:
+                self._parse_more()
+            self._read_on()
+
+    def _read_on(self) -> None:
+        held = self._paused or self._held_back or self._gives_way
+        if not held and not self._is_lost:
+            self._transport.resume_reading()
 
     def _take_other(self, frame: Frame) -> None:
         # A fragment, or a control frame.
@@ -252,7 +336,7 @@ class TransportChannel(Channel, asyncio.Protocol):
         if self.closed:
             return
         if not is_text:
-            self.put(bytes(data))
+            self.put(data if type(data) is bytes else bytes(data))
             return
         try:
             text = str(data, "utf-8")
@@ -283,10 +367,9 @@ class TransportChannel(Channel, asyncio.Protocol):
         self._close_soon(CLOSE_TIMEOUT)
 
     def _resume(self) -> None:
-        if self._unparsed:
+        if self._unparsed and not self._gives_way:
             self._parse_more()
-        if not self._paused and not self._held_back and not self._is_lost:
-            self._transport.resume_reading()
+        self._read_on()
 
     # What goes out.
 
@@ -294,20 +377,35 @@ class TransportChannel(Channel, asyncio.Protocol):
         if self.closed:
             raise self.closed_error()
         if type(message) is str:
-            self._protocol.send_text(message.encode())
+            self._write(TEXT_HEAD, message.encode())
         else:
             check_message(message)
             if isinstance(message, str):
-                self._protocol.send_text(message.encode())
+                self._write(TEXT_HEAD, message.encode())
             else:
-                # The length of a memoryview need not be its bytes.
-                self._protocol.send_binary(bytes(message))
-        self._flush()
+                # A copy, unless nobody can change it before it has been sent.
+                self._write(BINARY_HEAD, bytes(message))
         self._sent += 1
         if self._writable is not None:
             await self._drain()
         elif self._sent >= IN_A_ROW:
             await self.give_way()
+
+    def _write(self, head: int, data: bytes) -> None:
+        length = len(data)
+        if self._is_compressed:
+            if head == TEXT_HEAD:
+                self._protocol.send_text(data)
+            else:
+                self._protocol.send_binary(data)
+            self._flush()
+        elif length < 126:
+            self._transport.write(b"%c%c%b" % (head, length, data))
+        # Not writelines(): before Python 3.12.9 it never pauses the writing.
+        elif length < 65536:
+            self._transport.write(pack("!BBH", head, 126, length) + data)
+        else:
+            self._transport.write(pack("!BBQ", head, 127, length) + data)
 
     async def _drain(self) -> None:
         # Shared by all who send: cancelling one must not cancel the others.
@@ -325,10 +423,9 @@ class TransportChannel(Channel, asyncio.Protocol):
     def _end_of_data(self) -> None:
         if self._is_lost:
             return
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-        self._unparsed = b""
+        self._unparsed.clear()
+        self._paused = self._held_back = False
+        self._read_on()
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
@@ -354,12 +451,10 @@ class TransportChannel(Channel, asyncio.Protocol):
 
     def _resume_for_close(self) -> None:
         # The client's answer comes behind what it has sent before.
-        self._paused = False
-        unparsed, self._unparsed = self._unparsed, b""
-        if unparsed:
-            self._parse(unparsed)
-        if not self._is_lost:
-            self._transport.resume_reading()
+        self._paused = self._held_back = False
+        if self._unparsed and not self._gives_way:
+            self._parse_more()
+        self._read_on()
 
     def _close_soon(self, timeout: float) -> None:
         self._stop_timer()
@@ -395,7 +490,8 @@ class TransportChannel(Channel, asyncio.Protocol):
 
     def _take_pong(self, payload: bytes) -> None:
         # An answer to the last of several pings is one to all (RFC 6455 section 5.5.3).
-        if payload == KEEPALIVE:
+        if payload == KEEPALIVE and self._awaits_pong:
+            self._awaits_pong = False
             self._keep_alive()
         if payload not in self._pings:
             return
@@ -424,6 +520,7 @@ class TransportChannel(Channel, asyncio.Protocol):
         if silence < interval:
             self._after(interval - silence, self._ping_if_silent)
             return
+        self._awaits_pong = True
         self._protocol.send_ping(KEEPALIVE)
         self._flush()
         if self.options.ping_timeout:

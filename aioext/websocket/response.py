@@ -45,6 +45,7 @@ __all__ = [
     "WebSocketBody",
     "WebSocketResponse",
     "admit",
+    "check_origin",
     "upgrade_error",
 ]
 
@@ -94,11 +95,15 @@ def admit(request: IRequest) -> Handshake:
     if handshake.options is None:
         sockets = request.registry.queryUtility(ISockets)
         handshake.options = None if sockets is None else sockets.options
-    if not handshake.origin_is_allowed:
-        origin = request.environ["HTTP_ORIGIN"]
-        raise HTTPForbidden(WRONG_ORIGIN.format(origin))
+    check_origin(handshake, request.environ)
     handshake.choose_subprotocol(request)
     return handshake
+
+
+def check_origin(handshake: Handshake, environ: dict[str, Any]) -> None:
+    """Raise ``HTTPForbidden`` for a page that may not open the WebSocket."""
+    if not handshake.origin_is_allowed:
+        raise HTTPForbidden(WRONG_ORIGIN.format(environ["HTTP_ORIGIN"]))
 
 
 class WebSocketResponse(Response):
@@ -138,6 +143,8 @@ class WebSocketResponse(Response):
             handler = Handler(handler, executor)
         self._handler = handler
         self._request = request
+        # Pyramid takes it from the request at the router's end, to break a cycle.
+        self._context = getattr(request, "context", None)
         if request is not None:
             admit(request)
 
@@ -145,8 +152,10 @@ class WebSocketResponse(Response):
         handshake = handshake_of(environ)
         if handshake is None:
             return upgrade_error(environ)(environ, start_response)
+        # Without a request, nobody has asked so far.
+        check_origin(handshake, environ)
         start_response(self.status, self.headerlist)
-        return WebSocketBody(handshake, self._handler, self._request)
+        return WebSocketBody(handshake, self._handler, self._request, self._context)
 
 
 class WebSocketBody:
@@ -156,10 +165,13 @@ class WebSocketBody:
     a WSGI middleware has wrapped around it otherwise.
     """
 
-    def __init__(self, handshake: Handshake, handler: Handler, request: Any) -> None:
+    def __init__(
+        self, handshake: Handshake, handler: Handler, request: Any, context: Any
+    ) -> None:
         self._handshake = handshake
         self._handler = handler
         self._request = request
+        self._context = context
 
     def __iter__(self) -> Iterator[bytes]:
         bridge.wait(self.run())
@@ -171,15 +183,22 @@ class WebSocketBody:
         What the handler raises is logged, and closes it with 1011.
         """
         channel = await self._handshake.accept()
-        _forget_callbacks(self._request)
+        request = self._request
+        _forget_callbacks(request)
+        lends_context = request is not None and not hasattr(request, "context")
+        if lends_context:
+            request.context = self._context
         code = NORMAL
         try:
-            await self._handler(WebSocket(channel, self._request))
+            await self._handler(WebSocket(channel, request))
         except Exception as error:
             # That is how a handler learns that its client has left.
             if not (channel.closed and is_closed(error)):
                 log.exception(FAILED, self._handler.description)
                 code = INTERNAL_ERROR
+        finally:
+            if lends_context:
+                vars(request).pop("context", None)
         await channel.close(code)
 
 

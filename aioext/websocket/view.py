@@ -51,7 +51,7 @@ class WebsocketConnectionView:
             if getattr(cls, name) is not getattr(WebsocketConnectionView, name)
         ]
         functions = [name for name in own if kind_of(cls, name) is Kind.FUNCTION]
-        if "__call__" in vars(cls) or not own:
+        if cls.__call__ not in OURS or not own:
             return
         if functions and functions != own:
             rest = [name for name in own if name not in functions]
@@ -114,6 +114,9 @@ def _call(self: WebsocketConnectionView, name: str, *args: Any) -> None:
     if getattr(type(self), name) is not getattr(WebsocketConnectionView, name):
         getattr(self, name)(*args)
 
+
+# What calls the callbacks, unless a class has a __call__() of its own.
+OURS = (WebsocketConnectionView.__call__, _serve, _serve_functions)
 
 MIXED = """\
 In {0}, {1} are functions and {2} are coroutines. Write all of them as async def, \

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pyramid.httpexceptions import HTTPForbidden
 from pyramid.threadlocal import get_current_registry
 
 from ..exceptions import explain
@@ -14,7 +13,7 @@ from .connection import SyncWebSocket, WebSocket
 from .handshake import handshake_of
 from .lazy import LazyChannel
 from .options import VIEW_OPTIONS, Options, read_view_options
-from .response import WRONG_ORIGIN
+from .response import check_origin
 
 __all__ = ["get_websocket"]
 
@@ -63,8 +62,7 @@ def get_websocket(
         handshake.options = Options() if sockets is None else sockets.options
     given = read_view_options(options, "that calls get_websocket()")
     handshake.options = handshake.options.with_view_options(given)
-    if not handshake.origin_is_allowed:
-        raise HTTPForbidden(WRONG_ORIGIN.format(environ["HTTP_ORIGIN"]))
+    check_origin(handshake, environ)
     handshake.choose_subprotocol(None)
     lazy = LazyChannel(handshake, lambda: start_response("101 Switching Protocols", []))
     return SyncWebSocket(WebSocket(lazy))

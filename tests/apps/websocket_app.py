@@ -572,6 +572,7 @@ def add_views(config):
     add(echo, "prefer", subprotocols=["v2.chat", "v1.chat"])
     add(echo, "choose", subprotocols=choose)
     add(echo, "small", max_size=10)
+    add(echo, "pinged", ping_interval=5)
     add(echo, "partners", allowed_origins=["https://partner.example"])
     add(context_and_request, "", context=Room)
     add(echo, "either", is_websocket=True)

@@ -123,6 +123,7 @@ async def linger(request, ws):
 async def block(ws):
     """Blocks the loop."""
     async for message in ws:
+        await ws.send("blocks")
         time.sleep(float(message))  # noqa: ASYNC251
         await ws.send(f"blocked {message}")
 
@@ -131,7 +132,7 @@ async def close(request, ws):
     with Running():
         await ws.recv()
         await ws.close(4000, "enough")
-        tell(request, outcome(ws))
+        tell(request, outcome(ws), await ws.recv())
 
 
 async def open_gate(request):
