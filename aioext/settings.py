@@ -177,7 +177,7 @@ SETTINGS = (
         _seconds,
         1.0,
         "When the server stops, clients of event streams are told to come back "
-        "after this many seconds, or up to twice as many, at random.",
+        "after this many seconds, or up to twice as many, at random; 0: they decide.",
     ),
 )
 
