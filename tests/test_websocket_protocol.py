@@ -14,6 +14,7 @@ import socket
 import struct
 import tracemalloc
 import weakref
+from random import Random
 
 import pytest
 from websockets.client import ClientProtocol
@@ -21,6 +22,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from aioext import shutdown
@@ -574,6 +576,89 @@ def test_what_breaks_the_protocol_closes_with_1002(run, data):
         assert connection.before.lost
 
     run(main())
+
+
+def judged_by_the_library(data, max_size):
+    """The messages in ``data``, and the code that closes, as websockets has it."""
+    protocol = ServerProtocol(state=State.OPEN, max_size=max_size)
+    protocol.receive_data(data)
+    messages, parts, is_text = [], b"", False
+    for frame in protocol.events_received():
+        if frame.opcode is Opcode.CLOSE:
+            return messages, protocol.close_sent.code
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            parts, is_text = b"", frame.opcode is Opcode.TEXT
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            parts += frame.data
+            if frame.fin:
+                try:
+                    messages.append(str(parts, "utf-8") if is_text else parts)
+                except UnicodeDecodeError:
+                    return messages, 1007
+    failed = protocol.parser_exc is not None
+    return messages, protocol.close_sent.code if failed else None
+
+
+def random_frames(random):
+    """Frames of a client that is right most of the time."""
+    within = False
+    for _ in range(random.randrange(1, 30)):
+        kind = random.random()
+        payload = random.choice([b"", b"x", "ä€".encode(), random.randbytes(3)])
+        payload *= random.choice([1, 1, 30, 70, 200])
+        if kind < 0.2:
+            opcode = random.choice([Opcode.PING, Opcode.PONG])
+            yield Frame(opcode, payload[:125]).serialize(mask=True)
+        elif kind < 0.93:
+            fin = random.random() < 0.6
+            opcode = random.choice([Opcode.TEXT, Opcode.BINARY])
+            if random.random() < 0.9 and opcode is Opcode.TEXT:
+                payload = payload.decode("utf-8", "ignore").encode()
+            yield Frame(Opcode.CONT if within else opcode, payload, fin).serialize(
+                mask=True
+            )
+            within = not fin
+        else:
+            head = bytearray(Frame(Opcode.TEXT, payload).serialize(mask=True))
+            head[random.randrange(2)] ^= 1 << random.randrange(8)
+            yield bytes(head)
+    if random.random() < 0.3:
+        yield text(b"\x0f\xa0", opcode=Opcode.CLOSE) + text(b"behind")
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_it_judges_as_the_library_does_however_it_is_cut(run, seed):
+    random = Random(seed)
+    data = b"".join(random_frames(random))
+    max_size = random.choice([100, 1000])
+    expected = judged_by_the_library(data, max_size)
+
+    async def main():
+        connection = Connection(
+            offers=False, max_size=max_size, queue=random.choice([1, 2, 1000])
+        )
+        received = []
+
+        async def receive():
+            while (message := await connection.channel.receive()) is not None:
+                received.append(message)
+
+        receiving = asyncio.create_task(receive())
+        position = 0
+        while position < len(data):
+            step = random.choice([1, 2, 7, 50, 1000])
+            connection.raw(data[position : position + step])
+            position += step
+            if random.random() < 0.5:
+                await settle()
+        for _ in range(100):
+            await settle()
+        code = connection.channel.close_code
+        connection.vanish()
+        await receiving
+        return received, code
+
+    assert run(main()) == expected
 
 
 def test_a_client_that_goes_on_after_it_failed_is_not_heard(run):
