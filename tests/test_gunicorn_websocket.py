@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 from ws_client import TEXT, Raw, frame
 
 from aioext.exceptions import ConnectionClosed
+from aioext.gunicorn import websocket as module
 from aioext.gunicorn.websocket import MAX_EARLY, WebSocketProtocol, install
 from aioext.websocket.asgi import DENIAL, EXTENSION
 from aioext.websocket.options import Options
@@ -331,6 +332,33 @@ def test_who_receives_early_waits_for_the_decision(run, what):
     if what == "accept":
         expected = {"type": "websocket.receive", "text": "hello"}
     assert told == [expected]
+
+
+def test_a_client_of_http_1_0_cannot_upgrade(run):
+    def app(scope, receive, send):
+        raise AssertionError
+
+    async def main():
+        protocol = make(app)
+        protocol._scope["http_version"] = "1.0"
+        await protocol.run()
+        return answer_of(protocol)[0]
+
+    assert run(main()) == "HTTP/1.1 400 Bad Request"
+
+
+def test_a_client_that_does_not_take_its_refusal_is_cut(run, monkeypatch):
+    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.01)
+
+    async def main():
+        lost = asyncio.get_running_loop().create_future()
+        protocol = make(lambda *_: asyncio.sleep(0))
+        protocol._transport.abort = lambda: lost.set_result(None)
+        await protocol.run()
+        assert not lost.done()
+        await lost
+
+    run(main())
 
 
 def test_a_wrong_handshake_is_answered_and_ends_the_application(run, caplog):

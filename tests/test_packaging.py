@@ -290,7 +290,10 @@ def test_entry_points(wheel):
         parser.read_string(archive.read(name).decode())
     assert {group: dict(parser[group]) for group in parser.sections()} == {
         "console_scripts": {"pcreate": "aioext.scripts.pcreate:main"},
-        "pyramid.scaffold": {"aio_starter": "aioext.scaffolds:aio_starter"},
+        "pyramid.scaffold": {
+            "aio_starter": "aioext.scaffolds:aio_starter",
+            "aio_websocket": "aioext.scaffolds:aio_websocket",
+        },
     }
 
 

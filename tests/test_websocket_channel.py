@@ -146,6 +146,41 @@ def test_a_full_queue_asks_for_a_pause(run, limit):
     run(main())
 
 
+def test_it_is_full_of_few_large_messages_too(run):
+    async def main():
+        channel = Queue(10)
+        channel._max_size = 10
+        assert channel.put("x" * 10)
+        assert not channel.put("y")
+        assert not channel.put("z" * 10)
+        # More than its limit of bytes remain after the first.
+        await channel.receive()
+        assert channel.resumed == 0
+        await channel.receive()
+        assert channel.resumed == 1
+        await channel.receive()
+        assert channel.put("x" * 10)
+
+    run(main())
+
+
+def test_one_message_of_any_size_has_room(run):
+    async def main():
+        channel = Queue(10)
+        channel._max_size = 10
+        channel.put("x" * 100)
+        await channel.receive()
+        assert channel.resumed == 1
+        assert channel.put("y")
+
+    run(main())
+
+
+def test_without_a_limit_of_size_only_their_number_counts():
+    channel = Channel(Options(max_size=0, queue=2))
+    assert channel.put(b"x" * 10_000_000)
+
+
 def test_it_may_be_filled_again_while_it_resumes(run):
     async def main():
         channel = Queue(1)

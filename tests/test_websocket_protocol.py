@@ -661,6 +661,53 @@ def test_it_judges_as_the_library_does_however_it_is_cut(run, seed):
     assert run(main()) == expected
 
 
+@pytest.mark.parametrize(
+    ("begun", "head", "code"),
+    [
+        (b"", text(b"x" * 11)[:2], 1009),
+        (text(b"x" * 8, fin=False), cont(b"x" * 3)[:2], 1009),
+        (b"", Frame(Opcode.TEXT, b"xx").serialize(mask=False)[:2], 1002),
+        # A control frame of that length does not exist, nor does the opcode.
+        (b"", b"\x89\xfe", 1009),
+        (b"", b"\x83\x85\0\0\0\0", 1002),
+    ],
+    ids=["message", "fragment", "mask", "control", "opcode"],
+)
+def test_a_frame_that_cannot_be_accepted_is_not_waited_for(run, begun, head, code):
+    async def main():
+        connection = Connection(offers=False, max_size=10)
+        connection.raw(begun)
+        connection.raw(head)
+        if head == b"\x89\xfe":
+            connection.raw(b"\x01\x00")
+        connection.raw(b"\0" * 4)
+        assert connection.outcome[:2] == (True, code)
+        connection.vanish()
+
+    run(main())
+
+
+def test_a_message_that_comes_bit_by_bit_is_looked_at_a_few_times(run):
+    async def main():
+        connection = Connection(offers=False)
+        looks = []
+        parse = connection.channel._parse
+
+        def counted(data):
+            looks.append(len(data))
+            return parse(data)
+
+        connection.channel._parse = counted
+        data = text(b"x" * 100_000)
+        for position in range(0, len(data), 100):
+            connection.raw(data[position : position + 100])
+        assert await connection.channel.receive() == "x" * 100_000
+        assert len(looks) < 5
+        connection.vanish()
+
+    run(main())
+
+
 def test_a_client_that_goes_on_after_it_failed_is_not_heard(run):
     async def main():
         connection = Connection(offers=False)
@@ -753,6 +800,41 @@ def test_others_have_their_turn_while_one_client_sends(run, kind):
     run(main())
 
 
+def test_what_comes_while_others_have_their_turn_waits_as_well(run):
+    async def main():
+        connection = Connection(offers=False)
+        ping = text(b"", opcode=Opcode.PING)
+        connection.raw(ping * 2000)
+        assert not connection.transport.is_reading
+        answered = len(connection.transport.written)
+        # Some transports have read it already.
+        connection.channel.data_received(ping * 10)
+        assert len(connection.transport.written) == answered
+        pongs = len(connection.frames())
+        while connection.channel._unparsed:
+            await asyncio.sleep(0)
+            pongs += len(connection.frames())
+        assert pongs == 2010
+        connection.vanish()
+
+    run(main())
+
+
+def test_a_client_that_reads_again_waits_for_its_turn(run):
+    async def main():
+        connection = Connection(offers=False, limit=100)
+        connection.raw(text(b"", opcode=Opcode.PING) * 2000)
+        connection.frames()
+        assert not connection.transport.is_reading
+        for _ in range(10):
+            await asyncio.sleep(0)
+            connection.frames()
+        assert connection.transport.is_reading
+        connection.vanish()
+
+    run(main())
+
+
 def test_a_queue_is_full_of_large_messages_earlier(run):
     async def main():
         connection = Connection(max_size=1000, queue=16)
@@ -795,6 +877,7 @@ def test_what_was_received_outlives_the_connection(run, error):
         kept = len(connection.channel._messages)
         assert connection.channel._unparsed
         connection.transport.lose(error)
+        assert not connection.channel._unparsed
         received = []
         while (message := await connection.channel.receive()) is not None:
             received.append(message)
@@ -1459,6 +1542,33 @@ def test_a_client_that_never_reads_is_given_up_and_cut(run):
         with pytest.raises(ConnectionClosed):
             await sending
         assert connection.before.lost == [None]
+
+    run(main())
+
+
+def test_the_end_of_a_client_that_was_held_back_and_given_up_is_noticed(run):
+    async def main():
+        connection = keepalive(limit=100)
+        connection.raw(text(b"x" * 125, opcode=Opcode.PING) * 2)
+        assert not connection.transport.is_reading
+        await asyncio.sleep(INTERVAL + TIMEOUT + 1)
+        assert connection.outcome[:2] == (True, 1011)
+        assert connection.transport.is_reading
+        connection.transport.deliver(None)
+        connection.frames()
+        await settle()
+        assert connection.before.lost == [None]
+
+    run(main())
+
+
+def test_an_answer_that_nobody_asked_for_changes_nothing(run):
+    async def main():
+        connection = keepalive()
+        timer = connection.channel._timer
+        connection.raw(text(b"", opcode=Opcode.PONG))
+        assert connection.channel._timer is timer
+        connection.vanish()
 
     run(main())
 
