@@ -345,6 +345,8 @@ def test_an_id_of_another_server_is_told(served):
 
 def test_many_streams_at_once(served):
     count = 50
+    # In process there may be some of other modules' tests.
+    before = state(served)["streams"]
     last = json.loads(served.ask("/append?text=before")[1])["id"]
     streams = [served.open(f"/follow?lastEventId={last}") for _ in range(count)]
     for number in range(20):
@@ -353,7 +355,7 @@ def test_many_streams_at_once(served):
         stream.until("data: 19\n\n")
         assert re.findall("data: (.*)", stream.text) == [str(n) for n in range(20)]
         stream.close()
-    poll(lambda: state(served)["streams"] == 0)
+    poll(lambda: state(served)["streams"] <= before, lambda: str(state(served)))
 
 
 # On the worker ----------------------------------------------------------------
