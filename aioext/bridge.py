@@ -94,7 +94,7 @@ def _wait_elsewhere(awaitable: Awaitable[Any]) -> Any:
         provider = greenlets.foreign_provider()
         if provider is not None:
             return provider.parent.switch(awaitable)
-        if _loop_runs_here():
+        if loop_runs_here():
             greenlets.close(awaitable)
             raise ScopeError(_describe(awaitable))
         return _thread_scope(awaitable).wait(awaitable)
@@ -113,7 +113,8 @@ def _thread_scope(awaitable: Awaitable[Any]) -> threads.ThreadScope:
         raise
 
 
-def _loop_runs_here() -> bool:
+def loop_runs_here() -> bool:
+    """Whether this thread runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -139,7 +140,7 @@ _OURS = {__name__, greenlets.__name__}
 def _can_wait() -> bool:
     if in_bridge() or greenlets.foreign_provider() is not None:
         return True
-    return not _loop_runs_here()
+    return not loop_runs_here()
 
 
 def in_bridge() -> bool:

@@ -28,7 +28,12 @@ from pyramid.request import Request
 
 from .interfaces import IRequestAttributes
 
-__all__ = ["adapt_other_requests", "adapt_request_factory", "add_request_attribute"]
+__all__ = [
+    "RequestPredicate",
+    "adapt_other_requests",
+    "adapt_request_factory",
+    "add_request_attribute",
+]
 
 
 def add_request_attribute(
@@ -57,6 +62,25 @@ def add_request_attribute(
     intr["property"] = True
     intr["reify"] = once
     config.action(None, register, introspectables=(intr,))
+
+
+class RequestPredicate:
+    """A view predicate on an attribute of the request that is true or false."""
+
+    # The function that computes it; its name is the predicate's.
+    attribute: Callable[[Any], bool]
+
+    def __init__(self, value: Any, info: Any) -> None:
+        self.value = bool(value)
+
+    def text(self) -> str:
+        """How Pyramid shows it, and tells it from others."""
+        return f"{self.attribute.__name__} = {self.value}"
+
+    phash = text
+
+    def __call__(self, context: Any, request: Any) -> bool:
+        return self.attribute(request) is self.value
 
 
 class _Computed:

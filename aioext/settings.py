@@ -20,7 +20,7 @@ from .exceptions import explain
 from .executor import DEFAULT_WORKERS
 from .interfaces import ISettings
 
-__all__ = ["SETTINGS", "Setting", "Settings"]
+__all__ = ["SETTINGS", "Setting", "Settings", "settings_of"]
 
 PREFIX = "aioext."
 
@@ -180,6 +180,15 @@ SETTINGS = (
         "after this many seconds, or up to twice as many, at random; 0: they decide.",
     ),
 )
+
+
+def settings_of(part: str) -> dict[str, Setting]:
+    """The settings whose names begin with ``part.``, by what follows."""
+    return {
+        each.name.removeprefix(f"{part}."): each
+        for each in SETTINGS
+        if each.name.startswith(f"{part}.")
+    }
 
 
 @implementer(ISettings)

@@ -45,15 +45,17 @@ class AioextMapper(DefaultViewMapper):
         if kind is Kind.ASYNC_GENERATOR:
             refuse(view, self.attr, ASYNC_GENERATOR)
         make_awaitable(view, self.attr)
+        mapped = self.map(view, kind)
+        if kind in (Kind.FUNCTION, Kind.SYNCHRONIZED):
+            return _telling_websockets(mapped)
+        return mapped
+
+    def map(self, view: Any, kind: Kind) -> MappedView:
+        """Call ``view``, a callable of that kind, through Pyramid's own mapper."""
         if not self.attr:
             view = resolve_partial(view)
         mapped = super().__call__(view)
-        if kind in (Kind.FUNCTION, Kind.SYNCHRONIZED):
-            mapped = _telling_websockets(mapped)
-        adapted = self.adapt(view, mapped, kind)
-        if hasattr(mapped, "__text__"):
-            adapted.__text__ = mapped.__text__  # type: ignore[attr-defined]
-        return adapted
+        return _with_text_of(mapped, self.adapt(view, mapped, kind))
 
     def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
         """Wrap ``mapped``, which calls ``view``, a callable of that kind."""
@@ -124,6 +126,13 @@ class CoroutineOrExecutorMapper(AioextMapper):
         return _in_executor(mapped)
 
 
+def _with_text_of(mapped: MappedView, adapted: MappedView) -> MappedView:
+    # What Pyramid calls a view in its messages.
+    if hasattr(mapped, "__text__"):
+        adapted.__text__ = mapped.__text__  # type: ignore[attr-defined]
+    return adapted
+
+
 def _telling_websockets(mapped: MappedView) -> MappedView:
     # request.websocket is another object for a view that awaits nothing.
     def synchronous_view(context: Any, request: Any) -> Any:
@@ -132,9 +141,7 @@ def _telling_websockets(mapped: MappedView) -> MappedView:
             handshake.is_synchronous = True
         return mapped(context, request)
 
-    if hasattr(mapped, "__text__"):
-        synchronous_view.__text__ = mapped.__text__  # type: ignore[attr-defined]
-    return synchronous_view
+    return _with_text_of(mapped, synchronous_view)
 
 
 def _in_greenlet(mapped: MappedView) -> MappedView:

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from pyramid.exceptions import ConfigurationError
-from pyramid.viewderivers import DefaultViewMapper
 from webob import Response
 
 from .. import bridge
@@ -19,8 +18,8 @@ from ..config.mappers import AioextMapper, MappedView, describe
 from ..exceptions import explain
 from ..executor import current_executor
 from ..interfaces import ISettings
-from ..request import add_request_attribute
-from ..views import Kind, kind_of, resolve_partial
+from ..request import RequestPredicate, add_request_attribute
+from ..views import Kind, kind_of
 from .event import ANCHOR
 from .response import DECLARED, EventSourceResponse, is_iterable
 
@@ -41,14 +40,8 @@ class EventSourceMapper(AioextMapper):
     """
 
     def __call__(self, view: Any) -> MappedView:
-        kind = kind_of(view, self.attr)
-        if not self.attr:
-            view = resolve_partial(view)
-        mapped = DefaultViewMapper.__call__(self, view)
-        adapted = self.adapt(view, mapped, kind)
-        if hasattr(mapped, "__text__"):
-            adapted.__text__ = mapped.__text__  # type: ignore[attr-defined]
-        return adapted
+        # A generator is a stream here, and none is to be awaited.
+        return self.map(view, kind_of(view, self.attr))
 
     def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
         """Wrap ``mapped``, which calls ``view``, a callable of that kind."""
@@ -128,21 +121,6 @@ def _read_option(info: Any, name: str) -> float:
         raise ConfigurationError(explain(message, ANCHOR)) from None
 
 
-class IsEventSourcePredicate:
-    """The view predicate ``is_eventsource=True`` or ``False``."""
-
-    def __init__(self, value: Any, info: Any) -> None:
-        self.value = bool(value)
-
-    def text(self) -> str:
-        return f"is_eventsource = {self.value}"
-
-    phash = text
-
-    def __call__(self, context: Any, request: Any) -> bool:
-        return is_eventsource(request) is self.value
-
-
 def is_eventsource(request: Any) -> bool:
     """Whether the client asks for an event stream by its ``Accept``.
 
@@ -153,6 +131,12 @@ def is_eventsource(request: Any) -> bool:
         media_range.partition(";")[0].strip().lower() == MEDIA_TYPE and quality > 0
         for media_range, quality, *_ in ranges
     )
+
+
+class IsEventSourcePredicate(RequestPredicate):
+    """The view predicate ``is_eventsource=True`` or ``False``."""
+
+    attribute = staticmethod(is_eventsource)
 
 
 def is_eventstream(request: Any) -> bool:

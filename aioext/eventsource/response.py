@@ -16,20 +16,14 @@ from ..body import AsyncBody
 from ..exceptions import explain
 from ..executor import current_executor
 from ..interfaces import ISettings
-from ..settings import SETTINGS
+from ..settings import settings_of
 from .event import ANCHOR
 from .stream import EventStream
 
 __all__ = ["DECLARED", "EventSourceResponse", "is_iterable"]
 
-PREFIX = "eventsource."
-
 # Each is a setting, an option of a view, and an argument.
-DECLARED = {
-    each.name.removeprefix(PREFIX): each
-    for each in SETTINGS
-    if each.name.startswith(PREFIX)
-}
+DECLARED = settings_of("eventsource")
 
 
 class EventSourceResponse(Response):

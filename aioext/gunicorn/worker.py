@@ -129,11 +129,10 @@ class AsyncGunicornWorker(ASGIWorker):
     def notify(self) -> None:
         """Tell the master that this worker lives; called once a second."""
         self._serving = current_task()
-        if self.ppid != os.getppid() and not self._stopping:
+        if self.ppid != os.getppid():
             # The master has died. gunicorn's loop sees it next, and leaves without
             # a word; it is not to be cancelled, for it is what stops the worker.
-            self._stopping = True
-            shutdown.announce(self.loop)
+            self._announce()
         super().notify()
 
     @property
@@ -153,14 +152,18 @@ class AsyncGunicornWorker(ASGIWorker):
             loop.call_soon_threadsafe(self._begin_to_stop)
 
     def _begin_to_stop(self) -> None:
-        if self._stopping:
-            return
-        self._stopping = True
-        shutdown.announce(self.loop)
         # gunicorn looks every second whether it is to stop; a cancellation of
         # the Task that does so makes it look now.
-        if self._serving is not None:
+        if self._announce() and self._serving is not None:
             self._serving.cancel()
+
+    def _announce(self) -> bool:
+        # Whether nobody has announced it before.
+        if self._stopping:
+            return False
+        self._stopping = True
+        shutdown.announce(self.loop)
+        return True
 
     def init_process(self) -> None:
         """Run the worker until its end; called by gunicorn after the fork."""

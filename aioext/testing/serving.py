@@ -49,17 +49,9 @@ END: Any = object()
 
 def wait(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
     """``function(*args)``, waited for; refused where that would block a loop."""
-    if _loop_runs_here() and not bridge.in_bridge():
+    if bridge.loop_runs_here() and not bridge.in_bridge():
         raise ScopeError(ON_LOOP)
     return bridge.wait(function(*args))
-
-
-def _loop_runs_here() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 class Pipe:

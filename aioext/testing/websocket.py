@@ -15,6 +15,15 @@ from typing import Any
 from webtest import AppError, TestResponse
 
 from ..exceptions import ConnectionClosed
+from ..websocket.asgi import DENIAL
+from ..websocket.channel import (
+    ABNORMAL,
+    INTERNAL_ERROR,
+    MAX_REASON,
+    NO_MESSAGE,
+    NO_STATUS,
+    NORMAL,
+)
 from .serving import END, ASGIApplication, Message, Serving, wait
 from .session import Session
 
@@ -26,16 +35,8 @@ SWITCHING = 101
 # a connection holds whose client does not read.
 LIMIT = 65_536
 
-NORMAL = 1000
-NO_STATUS = 1005
-ABNORMAL = 1006
-INTERNAL_ERROR = 1011
-
 # What a client can say in a close frame (RFC 6455 section 7.4).
 CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
-MAX_REASON = 123
-
-DENIAL = "websocket.http.response"
 
 
 class Socket(Serving):
@@ -339,10 +340,6 @@ WebSocket or refuses it, once; sends; and closes it, once."""
 NO_PAYLOAD = """\
 The application sent {!r} for {}. A message has "text", a str, or "bytes", and \
 the other one is None or left out."""
-
-NO_MESSAGE = """\
-send() takes a str (a text message) or bytes (a binary one), got {!r}. Write \
-send_json(...) for anything else that JSON can express."""
 
 BAD_CODE = """\
 close() was given the code {}, which no client can send. Use 1000, 1001 or a code \

@@ -22,7 +22,7 @@ from ..config.mappers import AioextMapper, describe
 from ..exceptions import explain
 from ..executor import Executor
 from ..interfaces import IExecutor, ISettings, ISockets
-from ..request import add_request_attribute
+from ..request import RequestPredicate, add_request_attribute
 from ..views import kind_of
 from .connection import SyncWebSocket, WebSocket
 from .handler import Handler, check_kind, is_synchronous, make_binder
@@ -179,9 +179,7 @@ def websocket_options(view: Any, info: Any) -> Any:
         return view(context, request)
 
     if unheard:
-        told = f"{', '.join(unheard)} of {what}"
-        view_with_options.__websocket_limits__ = told  # type: ignore[attr-defined]
-        _tell_limits(info.registry, told)
+        _tell_limits(info.registry, f"{', '.join(unheard)} of {what}")
     return view_with_options
 
 
@@ -201,24 +199,15 @@ def _tell_limits(registry: Any, told: str) -> None:
         sockets.not_applied.append(told)
 
 
-class IsWebsocketPredicate:
-    """The view predicate ``is_websocket=True`` or ``False``."""
-
-    def __init__(self, value: Any, info: Any) -> None:
-        self.value = bool(value)
-
-    def text(self) -> str:
-        return f"is_websocket = {self.value}"
-
-    phash = text
-
-    def __call__(self, context: Any, request: Any) -> bool:
-        return (handshake_of(request.environ) is not None) is self.value
-
-
 def is_websocket(request: Any) -> bool:
     """Whether the request is the handshake of a WebSocket."""
     return handshake_of(request.environ) is not None
+
+
+class IsWebsocketPredicate(RequestPredicate):
+    """The view predicate ``is_websocket=True`` or ``False``."""
+
+    attribute = staticmethod(is_websocket)
 
 
 def websocket(request: Any) -> WebSocket | SyncWebSocket | None:

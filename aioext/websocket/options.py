@@ -11,20 +11,14 @@ from pyramid.settings import aslist
 
 from ..exceptions import explain
 from ..interfaces import ISettings
-from ..settings import SETTINGS
+from ..settings import settings_of
 from .origin import check_pattern
 
 __all__ = ["VIEW_OPTIONS", "Options", "read_view_options"]
 
-PREFIX = "websocket."
-
 SelectSubprotocol = Callable[[list[str], Any], str | None]
 
-_BY_NAME = {
-    each.name.removeprefix(PREFIX): each
-    for each in SETTINGS
-    if each.name.startswith(PREFIX)
-}
+_BY_NAME = settings_of("websocket")
 # Settings that a view may have a value of its own for.
 LIMITS = ("max_size", "queue", "ping_interval", "ping_timeout", "compression")
 VIEW_OPTIONS = (*LIMITS, "allowed_origins", "subprotocols")
@@ -59,7 +53,7 @@ class Options:
         if settings is None:
             return cls(trusted=trusted)
         return cls(
-            **{name: getattr(settings, f"websocket_{name}") for name in LIMITS},
+            **{name: getattr(settings, _BY_NAME[name].attribute) for name in LIMITS},
             origins=settings.websocket_origins,
             trusted=trusted,
         )

@@ -376,15 +376,12 @@ class TransportChannel(Channel, asyncio.Protocol):
     async def send(self, message: Message) -> None:
         if self.closed:
             raise self.closed_error()
-        if type(message) is str:
+        if isinstance(message, str):
             self._write(TEXT_HEAD, message.encode())
         else:
             check_message(message)
-            if isinstance(message, str):
-                self._write(TEXT_HEAD, message.encode())
-            else:
-                # A copy, unless nobody can change it before it has been sent.
-                self._write(BINARY_HEAD, bytes(message))
+            # A copy, unless nobody can change it before it has been sent.
+            self._write(BINARY_HEAD, bytes(message))
         self._sent += 1
         if self._writable is not None:
             await self._drain()
@@ -466,11 +463,6 @@ class TransportChannel(Channel, asyncio.Protocol):
             self._close_soon(SHUTDOWN_TIMEOUT)
         else:
             self._begin_close(SERVICE_RESTART, "", SHUTDOWN_TIMEOUT)
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        self.end(ABNORMAL)
-        self._transport.abort()
 
     # Pings.
 
