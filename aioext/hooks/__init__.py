@@ -1,0 +1,1 @@
+"""Hooks of Pyramid's that may be coroutines; see :mod:`aioext.hooks.values`."""
