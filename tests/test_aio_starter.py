@@ -1,29 +1,17 @@
 """The scaffold ``aio_starter``: made, installed, tested and served for real."""
 
 import json
-import os
-import queue
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import sysconfig
-import threading
-import time
 import urllib.error
-import urllib.request
-import venv
 from pathlib import Path
 
 import pytest
+from projects import INSTALL, Server, environment_with, install
 
 from aioext.scripts.pcreate import create
-
-PATIENCE = 60
-"""Seconds after which something that should have happened counts as failed."""
-
-INSTALL = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
 
 
 @pytest.fixture(scope="module")
@@ -34,91 +22,17 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """The environment of the processes: a home of their own, nothing else changed."""
-    ignored = "ignore:pkg_resources is deprecated:UserWarning"
-    return os.environ | {
-        "HOME": str(tmp_path_factory.mktemp("home")),
-        "PYTHONWARNINGS": ignored,
-    }
+    """The environment of the processes."""
+    return environment_with(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
 def python(project, environment, tmp_path_factory):
-    """The interpreter of a virtual environment in which the project is installed.
-
-    The environment sees what the running interpreter has, so that nothing needs to
-    be fetched.
-    """
-    directory = tmp_path_factory.mktemp("venv")
-    venv.create(directory, symlinks=True)
-    interpreter = directory / "bin" / "python"
-    site = sysconfig.get_path(
-        "purelib", "venv", vars={"base": directory, "platbase": directory}
-    )
-    Path(site, "outer.pth").write_text(
-        "".join(
-            f"import site; site.addsitedir({path!r})\n"
-            for path in sys.path
-            if path.endswith("site-packages")
-        )
-    )
-    subprocess.run(
-        [interpreter, *INSTALL, "--editable", project],
-        check=True,
-        env=environment,
-    )
-    return interpreter
+    """The interpreter of a virtual environment in which the project is installed."""
+    return install(project, tmp_path_factory.mktemp("venv"), environment)
 
 
 WORKERS = {"development.ini": 1, "production.ini": 2}
-
-
-class Server:
-    """A project served by ``pserve``, with what it has written so far."""
-
-    def __init__(self, command, **options):
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            **options,
-        )
-        self.output = []
-        self._lines = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        with self.process.stdout:
-            for line in self.process.stdout:
-                self.output.append(line)
-                self._lines.put(line)
-        self._lines.put(None)
-
-    def wait_for(self, pattern):
-        """The next line that matches, as a match object."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            line = self._lines.get(timeout=max(0, deadline - time.monotonic()))
-            assert line is not None, "".join(self.output)
-            if match := re.search(pattern, line):
-                return match
-
-    def get(self, path):
-        with urllib.request.urlopen(self.address + path, timeout=PATIENCE) as answer:
-            return answer.headers.get_content_type(), answer.read().decode()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-        return self.process.returncode
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +41,9 @@ def serve(project, python, environment):
     started = []
 
     def serve(settings):
-        server = Server(
-            [python, "-m", "pyramid.scripts.pserve", settings, "http_port=0"],
-            cwd=project,
-            env=environment,
-        )
+        server = Server(python, project, settings, environment)
         started.append(server)
-        server.address = server.wait_for(r"Listening at: (http://127\.0\.0\.1:\d+)")[1]
-        for _ in range(WORKERS[settings]):
-            server.wait_for("ASGI server listening on")
+        server.wait_until_listening(WORKERS[settings])
         return server
 
     yield serve
