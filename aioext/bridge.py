@@ -28,33 +28,40 @@ place, whatever ran when it was created.
 
 :func:`spawn_greenlet` is the way back: from a coroutine to synchronous code
 that may wait.
+
+:func:`shielded` is for what a cancellation must not interrupt, a commit. What is
+waited for meanwhile runs in a Task of its own, which nobody cancels but what runs in
+it: a timeout of the database driver cancels the Task that it finds, and has to go on
+doing so. What does not wait costs nothing more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from . import background, greenlets, threads
+from . import greenlets, threads
 from .exceptions import ScopeError, explain
+from .threads import loop_runs_here
 from .views import mark_synchronized
 
-__all__ = ["in_bridge", "spawn_greenlet", "synchronize", "wait"]
+__all__ = [
+    "current_loop",
+    "in_bridge",
+    "run",
+    "shielded",
+    "spawn_greenlet",
+    "synchronize",
+    "wait",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-NO_BRIDGE = """\
-{what} was to be waited for on the event loop, by synchronous code that no \
-bridge surrounds: that would block the loop for ever. {where}
-Write one of these instead:
-    {cure:<32}  in a coroutine, without a bridge
-    await spawn_greenlet(function)    around the synchronous function that waits
-    await use_executor(function)()    if the function also blocks by other means"""
 
 
 def wait(awaitable: Awaitable[T]) -> T:
@@ -94,47 +101,9 @@ def _wait_elsewhere(awaitable: Awaitable[Any]) -> Any:
         provider = greenlets.foreign_provider()
         if provider is not None:
             return provider.parent.switch(awaitable)
-        if loop_runs_here():
-            greenlets.close(awaitable)
-            raise ScopeError(_describe(awaitable))
-        return _thread_scope(awaitable).wait(awaitable)
+        return threads.wait(awaitable)
     finally:
         del awaitable
-
-
-def _thread_scope(awaitable: Awaitable[Any]) -> threads.ThreadScope:
-    scope = threads.current_scope()
-    if scope is not None:
-        return scope
-    try:
-        return threads.ThreadScope(background.find_loop())
-    except BaseException:
-        greenlets.close(awaitable)
-        raise
-
-
-def loop_runs_here() -> bool:
-    """Whether this thread runs an event loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _describe(awaitable: Any) -> str:
-    name = getattr(awaitable, "__name__", None)
-    what = f"{name}()" if name else type(awaitable).__name__.lower()
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") in _OURS:
-        frame = frame.f_back
-    where = ""
-    if frame is not None:
-        where = f"It happened in {frame.f_code.co_filename}, line {frame.f_lineno}."
-    return NO_BRIDGE.format(what=what, where=where, cure=f"await {what}")
-
-
-_OURS = {__name__, greenlets.__name__}
 
 
 def _can_wait() -> bool:
@@ -146,6 +115,192 @@ def _can_wait() -> bool:
 def in_bridge() -> bool:
     """Whether synchronous code that runs here may suspend its Task."""
     return greenlets.enclosing_job() is not None
+
+
+def current_loop() -> asyncio.AbstractEventLoop:
+    """The event loop on which a wait here would happen.
+
+    In a request under an aioext server, its threads included, that is the server's
+    loop; elsewhere the one that serves the process, or the background loop.
+
+    Raises:
+        ScopeError: there is none, and gevent leaves no thread to run one in.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return threads.scope_here().loop
+
+
+def run(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call ``fn(*args, **kwargs)`` where no server runs: in a script, in a shell.
+
+    ``fn`` may wait, and use what waits: SQLAlchemy's ``Session`` over an
+    asynchronous engine, for one. The awaitables run on a loop in the background.
+    In a request there is nothing to set up, and ``fn`` is called as it is.
+
+    Args:
+        fn: a function; or a coroutine function, which is waited for.
+
+    Returns:
+        what ``fn`` returns, or its coroutine.
+
+    Raises:
+        ScopeError: it was called in a coroutine; write ``await fn(...)`` there, or
+            ``await spawn_greenlet(fn, ...)``.
+        TypeError: ``fn`` cannot be called. A coroutine given is closed.
+
+    Cancellation: Ctrl-C cancels what is waited for.
+    """
+    if not callable(fn):
+        greenlets.close(fn)
+        raise TypeError(explain(NOT_CALLABLE.format(fn), "run-a-function"))
+    if not _can_wait():
+        name = getattr(fn, "__qualname__", repr(fn))
+        raise ScopeError(RUN_ON_LOOP.format(name))
+    return threads.provide(_call_and_settle, fn, args, kwargs)
+
+
+def _call_and_settle(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    result = fn(*args, **kwargs)
+    return wait(result) if inspect.iscoroutine(result) else result
+
+
+NOT_CALLABLE = """\
+aioext.run() takes a function and its arguments, got {!r}. Write \
+aioext.run(function, argument), and not aioext.run(function(argument))."""
+
+RUN_ON_LOOP = """\
+aioext.run({0}) was called in a coroutine, on a running event loop. It is for \
+scripts, which have none. Write one of these instead:
+    await {0}(...)                   if it is a coroutine function
+    await spawn_greenlet({0}, ...)   if it is a function that waits"""
+
+
+def deliver_cancellation() -> None:
+    """Raise the ``CancelledError`` that is due to this thread of the executor, if any.
+
+    A thread that blocks, and does not wait, hears of a cancellation nowhere else. For
+    what is not to begin any more then.
+    """
+    scope = None if in_bridge() or loop_runs_here() else threads.current_scope()
+    if scope is not None:
+        scope.deliver()
+
+
+def shielded(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call the synchronous ``fn(*args, **kwargs)`` so that no cancellation reaches it.
+
+    A request that is cancelled meanwhile goes on until ``fn`` has ended. It is for
+    what is worse when half done: a commit, and the cleanup after it. May be called
+    in all synchronous code; where nothing can be cancelled, ``fn`` is just called.
+
+    Raises:
+        asyncio.CancelledError: a cancellation came meanwhile, and ``fn`` has ended;
+            what it raised, if it did, is the cause.
+        BaseException: what ``fn`` raises.
+
+    Cancellation: delivered once, at the end. It is not kept from ``fn`` when the
+    event loop itself ends, nor when the coroutine around the request is closed.
+    """
+    job = greenlets.enclosing_job()
+    if job is not None or greenlets.foreign_provider() is not None:
+        return _shielded_in_task(job, fn, args, kwargs)
+    scope = None if loop_runs_here() else threads.current_scope()
+    if scope is None:
+        return fn(*args, **kwargs)
+    with scope.defers():
+        return fn(*args, **kwargs)
+
+
+def _shielded_in_task(
+    job: Any, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    if job is not None and (job.closing or job.shield is not None):
+        return fn(*args, **kwargs)
+    if greenlets.own_job() is None:
+        # A greenlet of somebody else's, whose parent SQLAlchemy would switch to.
+        return wait(spawn_greenlet(shielded, fn, *args, **kwargs))
+    with _Shield(job):
+        return fn(*args, **kwargs)
+
+
+class _Shield:
+    # What the job waits for in this block runs in Tasks of its own. Cancellations of
+    # the job's Task are kept meanwhile, and raised at the end.
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+        self._cancelled: asyncio.CancelledError | None = None
+
+    def __enter__(self) -> None:
+        self._job.shield = self._wait_apart
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._job.shield = None
+        cancelled, self._cancelled = self._cancelled, None
+        try:
+            if cancelled is not None:
+                raise cancelled from error
+        finally:
+            # They refer to their tracebacks, which refer to here.
+            del cancelled, error, traceback
+
+    async def _wait_apart(self, awaitable: Awaitable[Any]) -> Any:
+        apart = _Apart(awaitable)
+        del awaitable
+        task = apart.start()
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                self._cancelled = error
+        return apart.result()
+
+
+class _Apart:
+    # A wait in a Task of its own. That never raises: SystemExit would end the loop,
+    # and an error that nobody asks for, since the loop ends, would be complained about.
+
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        self._awaitable = awaitable
+        self._context = contextvars.copy_context()
+        self._value: Any = None
+        # Unless it gets further: the Task was cancelled before its first step.
+        self._error: BaseException | None = asyncio.CancelledError()
+
+    def start(self) -> asyncio.Task[None]:
+        coroutine = self._run()
+        try:
+            loop = asyncio.get_running_loop()
+            return loop.create_task(coroutine, context=self._context)
+        except BaseException:
+            # A task factory of the application's may do anything.
+            coroutine.close()
+            greenlets.close(self._awaitable)
+            raise
+
+    async def _run(self) -> None:
+        try:
+            self._value = await greenlets.run(wait, (self._awaitable,))
+            self._error = None
+        except BaseException as error:
+            self._error = error
+
+    def result(self) -> Any:
+        threads.adopt(self._context)
+        # It may not have begun.
+        greenlets.close(self._awaitable)
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            return self._value
+        finally:
+            # It refers to its traceback, which refers to here.
+            del error
 
 
 async def spawn_greenlet(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -171,26 +326,11 @@ async def spawn_greenlet(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwarg
     try:
         if handled is None:
             return await greenlets.run(fn, args, kwargs)
-        return await greenlets.run(call_while_handling, (handled, fn, args, kwargs))
+        return await greenlets.run(
+            greenlets.call_while_handling, (handled, fn, args, kwargs)
+        )
     finally:
         del handled
-
-
-def call_while_handling(
-    handled: BaseException,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    # A greenlet starts with no exception being handled: without this, a bare
-    # ``raise`` or ``log.exception()`` in fn would not find the caller's.
-    traceback = handled.__traceback__
-    try:
-        raise handled
-    except BaseException:
-        handled.__traceback__ = traceback
-        del handled, traceback
-        return fn(*args, **kwargs)
 
 
 @overload

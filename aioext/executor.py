@@ -4,7 +4,8 @@ The threads are a ``concurrent.futures.ThreadPoolExecutor``, made in the
 process that first uses it, so that a server may fork after the application was
 loaded. A job runs under a copy of its caller's context, and what it sets there
 is set for the caller afterwards. It may wait (:func:`aioext.wait`): the
-awaitable runs on the caller's loop.
+awaitable runs on the caller's loop. It runs in a greenlet of its thread, so that
+SQLAlchemy may wait as well (:func:`aioext.greenlets.run_in_thread`).
 
 A caller that is cancelled waits for its thread all the same, for a thread
 cannot be ended: what it does to a transaction after the request's end would
@@ -35,7 +36,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from pyramid.threadlocal import get_current_registry
 from zope.interface import implementer
 
-from . import bridge, threads
+from . import bridge, greenlets, threads
 from .interfaces import IExecutor
 from .views import show_parameters
 
@@ -69,7 +70,9 @@ class _Call:
             return
         try:
             with self.scope:
-                self._value = self.context.run(self._call)
+                self._value = self.context.run(
+                    greenlets.run_in_thread, self._call, (), {}, threads.wait_around
+                )
         except BaseException as error:
             self._error = error
         self._call = None
@@ -170,7 +173,7 @@ class Executor:
             # What the caller is handling, an exception view for one, is to be
             # found in the thread as well.
             function = functools.partial(
-                bridge.call_while_handling, handled, function, (), {}
+                greenlets.call_while_handling, handled, function, (), {}
             )
         del handled
         call = _Call(function)

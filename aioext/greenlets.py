@@ -34,6 +34,11 @@ code in a greenlet of its own (greenback, SQLAlchemy) whose ancestor is ours.
 The waiting greenlet is remembered and resumed itself; its parents are left
 alone.
 
+A thread that has no loop may block, so nothing has to be suspended there. But
+SQLAlchemy looks for its marker all the same, and switches its awaitables. So
+synchronous code of such a thread runs in a greenlet as well, whose parent waits
+for them as that thread does: :func:`run_in_thread`. That greenlet is no job.
+
 Pooling
 =======
 
@@ -82,6 +87,8 @@ from .exceptions import explain
 # greenlet of ours included; the wait of such a step is not ours to serve.
 EAGER_TASKS = sys.version_info >= (3, 12)
 MAX_IDLE = 1024
+# A thread needs one, and one more for each call that it takes while it is blocked.
+MAX_IDLE_IN_THREAD = 8
 # A closed bridge throws GeneratorExit into synchronous code that waits again
 # while it is being closed; code that swallows it this often is left suspended.
 MAX_UNWIND = 100
@@ -100,6 +107,7 @@ class _Job:
         "kwargs",
         "native",
         "raised",
+        "shield",
         "switched",
         "task",
         "value",
@@ -119,6 +127,8 @@ class _Job:
         self.native = False
         self.driver: greenlet | None = None
         self.waiter: greenlet | None = None
+        # What it waits for is given to this first, and that is awaited.
+        self.shield: Callable[[Any], Coroutine[Any, Any, Any]] | None = None
         # What the greenlet switched to its parent.
         self.switched: Any = None
         self.task: asyncio.Task[Any] | None = None
@@ -129,6 +139,11 @@ class _Job:
         error, self.error = self.error, None
         assert error is not None
         return error
+
+    def take_switched(self) -> Any:
+        # Without a local, for the same reason.
+        switched, self.switched = self.switched, None
+        return switched
 
     def raise_again(self) -> None:
         raised, self.raised = self.raised, None
@@ -157,9 +172,16 @@ class BridgeGreenlet(greenlet):
     job: _Job
 
 
+class ThreadGreenlet(BridgeGreenlet):
+    """The same in a thread that blocks where it waits; it is no bridge."""
+
+    __slots__ = ()
+
+
 class _Pool(threading.local):
     def __init__(self) -> None:
         self.idle: list[BridgeGreenlet] = []
+        self.idle_in_thread: list[BridgeGreenlet] = []
 
 
 _pool = _Pool()
@@ -188,23 +210,25 @@ def _work(job: _Job) -> None:
             job.driver.switch()  # type: ignore[union-attr]
 
 
-def _new_greenlet() -> BridgeGreenlet:
+def _new_greenlet(kind: type[BridgeGreenlet]) -> BridgeGreenlet:
     job = _Job()
-    child = BridgeGreenlet(lambda: _work(job))
+    child = kind(lambda: _work(job))
     child.job = job
     return child
 
 
-def _take(idle: list[BridgeGreenlet], here: greenlet) -> BridgeGreenlet:
-    child = idle.pop() if idle else _new_greenlet()
+def _take(
+    idle: list[BridgeGreenlet], here: greenlet, kind: type[BridgeGreenlet]
+) -> BridgeGreenlet:
+    child = idle.pop() if idle else _new_greenlet(kind)
     if child.dead:
-        child = _new_greenlet()
+        child = _new_greenlet(kind)
     if child.job.driver is not here:
         try:
             child.parent = child.job.driver = here
         except ValueError:
             # This is a greenlet that an earlier job of the child's has left behind.
-            child = _new_greenlet()
+            child = _new_greenlet(kind)
             child.job.driver = here
     return child
 
@@ -230,11 +254,14 @@ def run(
     fn: Callable[..., Any],
     args: tuple[Any, ...] = (),
     kwargs: dict[str, Any] | None = None,
+    suspended: Callable[[], None] | None = None,
 ) -> Generator[Any, Any, Any]:
     """Call ``fn(*args, **kwargs)`` in a greenlet that may wait: the driver.
 
     To be awaited. Gives what ``fn`` returns and raises what it raises,
     cancellation included. A ``StopIteration`` cannot pass (:pep:`479`).
+
+    ``suspended()``, which must not raise, is called where ``fn`` first waits.
     """
     # A greenlet stays in its thread, wherever this generator is closed.
     idle = _pool.idle
@@ -242,6 +269,8 @@ def run(
     job = child.job
     try:
         if not job.done:
+            if suspended is not None:
+                suspended()
             yield from _drive(child, job)
         if job.raised is not None:
             job.raise_again()
@@ -293,9 +322,10 @@ def _begin(
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None,
+    kind: type[BridgeGreenlet] = BridgeGreenlet,
 ) -> BridgeGreenlet:
     here = getcurrent()
-    child = _take(idle, here)
+    child = _take(idle, here, kind)
     job = child.job
     job.fn = fn
     job.args = args
@@ -321,8 +351,10 @@ def _drive(child: BridgeGreenlet, job: _Job) -> Generator[Any, Any, None]:
         try:
             if native:
                 value = yield switched
-            else:
+            elif job.shield is None:
                 value = yield from _awaited(switched)
+            else:
+                value = yield from _awaited(job.shield(switched))
         except GeneratorExit:
             _unwind(child, waiter, native)
             raise
@@ -337,6 +369,45 @@ def _drive(child: BridgeGreenlet, job: _Job) -> Generator[Any, Any, None]:
             switched = waiter.switch(value)
         else:
             switched = waiter.throw(job.take_error())
+
+
+def run_in_thread(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    wait: Callable[[Any], Any],
+) -> Any:
+    """Call ``fn(*args, **kwargs)`` in a greenlet, and ``wait`` for it here.
+
+    ``wait(awaitable)`` is called, outside of that greenlet, with what SQLAlchemy
+    wants to be awaited. The thread has to have a context, for the two share it.
+    """
+    idle = _pool.idle_in_thread
+    child = _begin(idle, fn, args, kwargs, ThreadGreenlet)
+    job = child.job
+    try:
+        if not job.done:
+            _wait_for(child, job, wait)
+        if job.raised is not None:
+            raise job.raised
+        return job.value
+    finally:
+        _put_back(child, job, idle)
+        if len(idle) > MAX_IDLE_IN_THREAD:
+            idle.pop()
+
+
+def _wait_for(child: BridgeGreenlet, job: _Job, wait: Callable[[Any], Any]) -> None:
+    while not job.done:
+        value = None
+        try:
+            value = wait(job.take_switched())
+        except BaseException as error:
+            job.error = error
+        if job.error is None:
+            job.switched = child.switch(value)
+        else:
+            job.switched = child.throw(job.take_error())
 
 
 def _put_back(child: BridgeGreenlet, job: _Job, idle: list[BridgeGreenlet]) -> None:
@@ -406,6 +477,26 @@ def enclosing_job() -> _Job | None:
     return None
 
 
+def call_while_handling(
+    handled: BaseException,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Call ``fn(*args, **kwargs)`` while ``handled`` is being handled.
+
+    A greenlet starts with no exception being handled: without this, a bare
+    ``raise`` or ``log.exception()`` in ``fn`` would not find the caller's.
+    """
+    traceback = handled.__traceback__
+    try:
+        raise handled
+    except BaseException:
+        handled.__traceback__ = traceback
+        del handled, traceback
+        return fn(*args, **kwargs)
+
+
 def _leave_after_fork() -> None:
     # The loop is the parent's: a wait that suspended the child's copy of the Task
     # would have the child run that copy of the loop.
@@ -423,10 +514,18 @@ def foreign_provider() -> greenlet | None:
     That is what SQLAlchemy's own greenlets promise, and others with its marker.
     """
     current = getcurrent()
-    if type(current) is BridgeGreenlet:
+    if isinstance(current, BridgeGreenlet):
         return None
     marked = getattr(current, "__sqlalchemy_greenlet_provider__", False)
     return current if marked else None
+
+
+def own_job() -> _Job | None:
+    """The job of the very greenlet that runs here, and not that of an ancestor.
+
+    What SQLAlchemy switches goes to the parent, and so to that job's driver.
+    """
+    return enclosing_job() if type(getcurrent()) is BridgeGreenlet else None
 
 
 def wait_here(awaitable: Awaitable[Any], job: _Job) -> Any:
@@ -434,7 +533,9 @@ def wait_here(awaitable: Awaitable[Any], job: _Job) -> Any:
     if job.closing:
         close(awaitable)
         raise GeneratorExit("the request was dropped")
-    if type(awaitable) is types.CoroutineType:
+    if job.shield is not None:
+        coroutine = job.shield(awaitable)
+    elif type(awaitable) is types.CoroutineType:
         coroutine = awaitable
     else:
         check_awaitable(awaitable)

@@ -26,6 +26,13 @@ A :class:`ThreadScope` stands for one job of the executor. It is how a request
 that is cancelled reaches its thread: what the thread waits for is cancelled,
 or the next wait that it asks for, once for each cancellation, as in a Task.
 
+What :func:`provide` calls runs in a greenlet of the thread, so that SQLAlchemy
+finds one there whose parent waits for what it switches. Calls that a blocked
+thread takes have one of their own each: they have another context.
+
+A commit is not to be cancelled halfway. While a scope :meth:`~ThreadScope.defers`
+cancellations, they are kept for its end.
+
 Things that do not work
 =======================
 
@@ -42,17 +49,22 @@ Things that do not work
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import queue
+import sys
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
-from . import greenlets, threadlocal
+from . import background, greenlets, threadlocal
 from .exceptions import ScopeError
 from .threadlocal import this_thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # The scope of the thread on whose behalf this context's Task runs, if any. Weak,
 # for such a Task may outlive the thread's job, and nobody looks into the inbox then.
@@ -213,6 +225,8 @@ class ThreadScope:
         # Cancellations asked for that were not delivered; less than none after
         # one that was delivered by somebody else before it was asked for.
         self._due = 0
+        # How many times the thread asked for cancellations to be kept.
+        self._deferring = 0
 
     def __enter__(self) -> ThreadScope:
         self._outer, this_thread.scope = this_thread.scope, self
@@ -245,9 +259,42 @@ class ThreadScope:
         To be called on the loop.
         """
         with self._lock:
-            ahead = self._due < 0
-            if ahead or not self._waits or not self._waits[-1].cancel():
+            kept = self._deferring or self._due < 0 or not self._waits
+            if kept or not self._waits[-1].cancel():
                 self._due += 1
+
+    @contextlib.contextmanager
+    def defers(self) -> Iterator[None]:
+        """In this block, in the thread, cancellations are kept for its end.
+
+        Raises:
+            asyncio.CancelledError: at the end, if there was one; from the error
+                with which the block ended, if any.
+        """
+        with self._lock:
+            self._deferring += 1
+        try:
+            yield
+        except BaseException as error:
+            if self._deliver_deferred():
+                raise asyncio.CancelledError from error
+            raise
+        if self._deliver_deferred():
+            raise asyncio.CancelledError
+
+    def deliver(self) -> None:
+        """Raise ``CancelledError`` if a cancellation is due; called in the thread."""
+        with self._lock:
+            if self._due > 0 and not self._deferring:
+                self._due -= 1
+                raise asyncio.CancelledError
+
+    def _deliver_deferred(self) -> bool:
+        with self._lock:
+            self._deferring -= 1
+            due = not self._deferring and self._due > 0
+            self._due -= due
+        return due
 
     def wait(self, awaitable: Awaitable[Any]) -> Any:
         """Block this thread until ``awaitable`` is done on the loop.
@@ -259,7 +306,7 @@ class ThreadScope:
         waiting = _Wait(self, awaitable)
         del awaitable
         with self._lock:
-            if self._due > 0:
+            if self._due > 0 and not self._deferring:
                 self._due -= 1
                 waiting.close()
                 raise asyncio.CancelledError
@@ -322,3 +369,100 @@ def offer(call: Callable[[], None]) -> None:
 def current_scope() -> ThreadScope | None:
     """The scope of the executor's job that runs in this thread, if any."""
     return this_thread.scope
+
+
+def loop_runs_here() -> bool:
+    """Whether this thread runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def scope_here() -> ThreadScope:
+    """The scope in which a wait of this thread, which runs no loop, happens."""
+    return current_scope() or ThreadScope(background.find_loop())
+
+
+def wait(awaitable: Awaitable[Any]) -> Any:
+    """Wait for ``awaitable`` in a thread that runs no loop.
+
+    Raises:
+        ScopeError: it does run one, or the loop to wait for is closed, or gevent
+            has patched the threads. A coroutine given is closed.
+    """
+    try:
+        if loop_runs_here():
+            raise ScopeError(_describe(awaitable))
+        scope = scope_here()
+    except BaseException:
+        greenlets.close(awaitable)
+        raise
+    try:
+        return scope.wait(awaitable)
+    finally:
+        # A Future refers to its exception, whose traceback refers to here.
+        del awaitable
+
+
+NO_BRIDGE = """\
+{what} was to be waited for on the event loop, by synchronous code that no \
+bridge surrounds: that would block the loop for ever. {where}
+Write one of these instead:
+    {cure:<32}  in a coroutine, without a bridge
+    await spawn_greenlet(function)    around the synchronous function that waits
+    await use_executor(function)()    if the function also blocks by other means"""
+
+
+def _describe(awaitable: Any) -> str:
+    name = getattr(awaitable, "__name__", None)
+    what = f"{name}()" if name else type(awaitable).__name__.lower()
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") in _OURS:
+        frame = frame.f_back
+    where = ""
+    if frame is not None:
+        where = f"It happened in {frame.f_code.co_filename}, line {frame.f_lineno}."
+    return NO_BRIDGE.format(what=what, where=where, cure=f"await {what}")
+
+
+_OURS = {__name__, greenlets.__name__, f"{__package__}.bridge"}
+
+
+def provide(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call ``fn(*args, **kwargs)`` in a greenlet that SQLAlchemy may wait in.
+
+    In a thread without a loop: one of the executor, of a plain WSGI server, of a
+    script. What SQLAlchemy's asynchronous engines are to wait for is waited for as
+    :func:`aioext.wait` does there, which may be called as well. In a bridge, and in
+    other greenlets that can wait, ``fn`` is called as it is.
+
+    Cancellation: that of the wait.
+    """
+    if greenlets.own_job() is not None or greenlets.foreign_provider() is not None:
+        return fn(*args, **kwargs)
+    # A thread that has set no variable yet has no context to share.
+    contextvars.copy_context()
+    handled = sys.exc_info()[1]
+    try:
+        if handled is None:
+            return greenlets.run_in_thread(fn, args, kwargs, wait_around)
+        handling = (handled, fn, args, kwargs)
+        call = greenlets.call_while_handling
+        return greenlets.run_in_thread(call, handling, {}, wait_around)
+    finally:
+        # It refers to its traceback, which may refer to here.
+        handled = handling = None
+
+
+def wait_around(awaitable: Awaitable[Any]) -> Any:
+    """Wait for what a greenlet of this thread has switched to its parent."""
+    job = greenlets.enclosing_job()
+    try:
+        if job is None:
+            return wait(awaitable)
+        # A greenlet of somebody else's stands between a bridge and this.
+        return greenlets.wait_here(awaitable, job)
+    finally:
+        del awaitable

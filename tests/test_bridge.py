@@ -1,6 +1,7 @@
 """Waiting anywhere: what ``wait`` does where, and what it refuses."""
 
 import asyncio
+import contextvars
 import gc
 import linecache
 import logging
@@ -16,9 +17,12 @@ from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.util import await_only
 
 from aioext import ScopeError, greenlets, spawn_greenlet, synchronize, wait
-from aioext.bridge import in_bridge
+from aioext import run as run_here
+from aioext.background import background_loop
+from aioext.bridge import current_loop, in_bridge, shielded
 from aioext.executor import Executor
 
 
@@ -425,6 +429,468 @@ def test_running_a_second_loop_in_a_bridge_is_refused_by_asyncio(run):
         await spawn_greenlet(function)
 
     run(main())
+
+
+# -- run, where no server runs ---------------------------------------------------------
+
+
+def test_run_calls_a_function_that_waits():
+    def script(first, *, second):
+        assert not in_bridge()
+        return wait(give(first)), wait(give(second))
+
+    assert run_here(script, 1, second=2) == (1, 2)
+
+
+def test_run_gives_the_value_of_a_coroutine_function():
+    assert run_here(give, "value") == "value"
+
+
+def test_run_has_sqlalchemy_wait_in_a_thread_without_a_loop():
+    engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+
+    def script():
+        with Session(engine.sync_engine) as session:
+            first = session.scalar(text("select 41"))
+            return first + wait(give(1))
+
+    try:
+        assert run_here(script) == 42
+    finally:
+        run_here(engine.dispose)
+
+
+def test_run_in_a_bridge_calls_the_function_as_it_is(run):
+    async def main():
+        def view():
+            return getcurrent() is run_here(getcurrent), run_here(give, "value")
+
+        return await spawn_greenlet(view)
+
+    assert run(main()) == (True, "value")
+
+
+@pytest.mark.usefixtures("no_background_loop")
+def test_run_in_a_coroutine_is_refused_with_what_to_write(run):
+    async def main():
+        with pytest.raises(ScopeError) as raised:
+            run_here(give, 1)
+        return str(raised.value)
+
+    message = run(main())
+    assert "await give(...)" in message
+    assert "await spawn_greenlet(give, ...)" in message
+    assert "errors.html#scope-error" in message
+
+
+def test_run_takes_a_function_and_no_coroutine():
+    with pytest.raises(TypeError, match=r"errors\.html#run-a-function"):
+        run_here(give(1))
+
+
+def test_run_raises_what_the_function_raises():
+    # A StopIteration passes as well: there is no coroutine around it.
+    with pytest.raises(StopIteration):
+        run_here(lambda: next(iter(())))
+
+
+# -- current_loop ----------------------------------------------------------------------
+
+
+def test_the_current_loop_is_the_one_a_wait_runs_on(run):
+    async def running():
+        return asyncio.get_running_loop()
+
+    def here():
+        return current_loop(), wait(running())
+
+    async def main():
+        executor = Executor(1)
+        try:
+            return [
+                (current_loop(), asyncio.get_running_loop()),
+                await spawn_greenlet(here),
+                await executor.run(here),
+            ]
+        finally:
+            await executor.aclose()
+
+    pairs = run(main())
+    assert len({id(loop) for pair in pairs for loop in pair}) == 1
+    mine, used = here()
+    assert mine is used is background_loop().loop
+
+
+# -- shielded --------------------------------------------------------------------------
+
+
+class Steps:
+    """A function that waits until it is let go, and notes how far it came."""
+
+    def __init__(self):
+        self.reached = []
+        self.began = asyncio.Event()
+        self.released = asyncio.Event()
+
+    async def _wait(self):
+        self.began.set()
+        await self.released.wait()
+
+    def commit(self):
+        self.reached.append("begun")
+        wait(self._wait())
+        self.reached.append("ended")
+        return "committed"
+
+    def request(self):
+        shielded(self.commit)
+        self.reached.append("after")
+
+    async def cancel(self, task, times=1):
+        """Cancel it in the middle of ``commit``, and let that go then."""
+        await self.began.wait()
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        assert not task.done()
+        self.released.set()
+
+
+PLACES = ["greenlet", "step", "thread", "sqlalchemy", "sqlalchemy in greenlet"]
+
+
+@pytest.fixture(params=PLACES)
+def call(request):
+    """Call a function where it may wait, in each of the places."""
+
+    async def in_sqlalchemy(function):
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+        try:
+            async with engine.connect() as connection:
+                return await connection.run_sync(lambda _: function())
+        finally:
+            await engine.dispose()
+
+    async def handler(function):
+        return function()
+
+    async def call(function):
+        if request.param == "greenlet":
+            return await spawn_greenlet(function)
+        if request.param == "step":
+            return await greenlets.stepped(handler(function))
+        if request.param == "sqlalchemy":
+            return await in_sqlalchemy(function)
+        if request.param == "sqlalchemy in greenlet":
+            return await spawn_greenlet(lambda: wait(in_sqlalchemy(function)))
+        executor = Executor(1)
+        try:
+            return await executor.run(function)
+        finally:
+            await executor.aclose()
+
+    return call
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_cancellation_is_delivered_when_what_is_shielded_has_ended(run, call, times):
+    async def main():
+        steps = Steps()
+        task = asyncio.create_task(call(steps.request))
+        await steps.cancel(task, times)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return steps.reached
+
+    assert run(main()) == ["begun", "ended"]
+
+
+def test_without_the_shield_the_same_is_interrupted(run, call):
+    # The control for the test above.
+    async def main():
+        steps = Steps()
+        task = asyncio.create_task(call(steps.commit))
+        await steps.began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return steps.reached
+
+    assert run(main()) == ["begun"]
+
+
+def test_what_is_shielded_gives_its_value_and_raises_its_error(run, call):
+    def fail():
+        wait(give(None))
+        raise KeyError("of its own")
+
+    async def main():
+        with pytest.raises(KeyError, match="of its own"):
+            await call(lambda: shielded(fail))
+        return await call(lambda: shielded(wait, give("value")))
+
+    assert run(main()) == "value"
+
+
+def test_an_error_of_what_is_shielded_is_the_cause_of_the_cancellation(run, call):
+    steps = Steps
+
+    def fail():
+        steps.commit()
+        raise KeyError("of its own")
+
+    async def main():
+        nonlocal steps
+        steps = Steps()
+        task = asyncio.create_task(call(lambda: shielded(fail)))
+        await steps.cancel(task)
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await task
+        causes = [raised.value]
+        # A Task may raise another one for the one that it was given.
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(cause)
+        return [type(each) for each in causes]
+
+    assert KeyError in run(main())
+
+
+def test_a_shield_within_a_shield_delivers_at_the_end_of_the_outer_one(run, call):
+    async def main():
+        steps = Steps()
+
+        def outer():
+            shielded(steps.commit)
+            steps.reached.append("still shielded")
+            wait(give(None))
+            steps.reached.append("waited")
+
+        task = asyncio.create_task(call(lambda: shielded(outer)))
+        await steps.cancel(task)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return steps.reached
+
+    assert run(main()) == ["begun", "ended", "still shielded", "waited"]
+
+
+def test_after_the_shield_a_cancellation_arrives_again(run, call):
+    async def main():
+        steps = Steps()
+
+        def request():
+            assert shielded(wait, give("value")) == "value"
+            steps.commit()
+
+        task = asyncio.create_task(call(request))
+        await steps.began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return steps.reached
+
+    assert run(main()) == ["begun"]
+
+
+def test_a_timeout_within_the_shield_works(run, call):
+    async def never():
+        async with asyncio.timeout(0.01):
+            await asyncio.get_running_loop().create_future()
+
+    def function():
+        with pytest.raises(TimeoutError):
+            wait(never())
+        return "went on"
+
+    async def main():
+        return await call(lambda: shielded(function))
+
+    assert run(main()) == "went on"
+
+
+def test_a_timeout_around_the_shield_comes_after_it(run):
+    async def main():
+        steps = Steps()
+        asyncio.get_running_loop().call_later(0.05, steps.released.set)
+        request = spawn_greenlet(steps.request)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(request, 0.01)
+        assert asyncio.current_task().cancelling() == 0
+        return steps.reached
+
+    assert run(main()) == ["begun", "ended"]
+
+
+def test_context_variables_pass_the_shield_both_ways(run, call):
+    variable = contextvars.ContextVar("variable")
+
+    async def change():
+        await asyncio.sleep(0)
+        seen = variable.get()
+        variable.set("within")
+        return seen
+
+    def function():
+        variable.set("before")
+        return shielded(lambda: wait(change())), variable.get()
+
+    async def main():
+        return await call(function)
+
+    assert run(main()) == ("before", "within")
+
+
+def test_sqlalchemy_waits_within_the_shield(run, call):
+    async def main():
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+
+        def function():
+            with Session(engine.sync_engine) as session:
+                return shielded(session.scalar, text("select 42"))
+
+        try:
+            return await call(function)
+        finally:
+            await engine.dispose()
+
+    assert run(main()) == 42
+
+
+def test_a_cancellation_of_what_sqlalchemy_waits_for_is_kept(run, call):
+    async def main():
+        steps = Steps()
+
+        def function():
+            shielded(switch)
+            steps.reached.append("after")
+
+        def switch():
+            steps.reached.append("begun")
+            await_only(steps._wait())
+            steps.reached.append("ended")
+
+        task = asyncio.create_task(call(function))
+        await steps.cancel(task)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return steps.reached
+
+    assert run(main()) == ["begun", "ended"]
+
+
+def test_a_request_to_end_the_process_passes_the_shield(run, call):
+    async def end():
+        await asyncio.sleep(0)
+        raise SystemExit(3)
+
+    def function():
+        with pytest.raises(SystemExit):
+            shielded(wait, end())
+        return "the loop goes on"
+
+    async def main():
+        return await call(function)
+
+    assert run(main()) == "the loop goes on"
+
+
+def test_what_is_shielded_ends_with_its_loop():
+    reached = []
+
+    async def never():
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            reached.append("cleaned up")
+
+    async def main():
+        task = asyncio.create_task(spawn_greenlet(shielded, wait, never()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return task
+
+    # asyncio.run() cancels every Task at its end, and would wait for ever.
+    task = asyncio.run(main())
+    assert task.cancelled()
+    assert reached == ["cleaned up"]
+
+
+def test_what_is_shielded_is_called_when_the_request_is_dropped(run):
+    called = []
+
+    def function():
+        try:
+            wait(asyncio.get_running_loop().create_future())
+        finally:
+            shielded(called.append, "cleanup")
+
+    async def main():
+        dropped = spawn_greenlet(function)
+        dropped.send(None)
+        dropped.close()
+
+    run(main())
+    assert called == ["cleanup"]
+
+
+def test_the_shield_needs_no_loop():
+    assert shielded(divmod, 7, 2) == (3, 1)
+    assert shielded(wait, give("value")) == "value"
+
+
+def test_the_shield_on_a_loop_without_a_bridge_just_calls(run):
+    async def main():
+        return shielded(divmod, 7, 2)
+
+    assert run(main()) == (3, 1)
+
+
+def test_a_task_factory_that_refuses_does_not_leave_a_coroutine_behind(run):
+    def refuse(loop, coroutine, **options):
+        raise RuntimeError("no more tasks")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(refuse)
+        try:
+            with pytest.raises(RuntimeError, match="no more tasks"):
+                await spawn_greenlet(shielded, wait, give(1))
+        finally:
+            loop.set_task_factory(None)
+
+    run(main())
+
+
+def test_a_shield_leaves_no_cycle_behind(run):
+    def fail():
+        wait(give(None))
+        raise KeyError
+
+    async def main():
+        for _ in range(3):
+            with pytest.raises(KeyError):
+                await spawn_greenlet(shielded, fail)
+            steps = Steps()
+            task = asyncio.create_task(spawn_greenlet(steps.request))
+            await steps.cancel(task)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del steps, task
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        ours = [
+            each for each in gc.garbage if type(each).__module__.startswith("aioext")
+        ]
+        assert not ours
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 # -- synchronize -----------------------------------------------------------------------

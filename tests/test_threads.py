@@ -8,8 +8,18 @@ import threading
 import weakref
 
 import pytest
+from greenlet import GreenletExit, getcurrent, greenlet
+from sqlalchemy.util import await_only
 
-from aioext import ScopeError, background, spawn_greenlet, threads, wait
+from aioext import (
+    ScopeError,
+    background,
+    bridge,
+    greenlets,
+    spawn_greenlet,
+    threads,
+    wait,
+)
 from aioext.executor import Executor
 
 # Seconds after which something that should happen will not.
@@ -569,6 +579,271 @@ def test_a_cancellation_in_the_moment_of_a_timeout_is_not_lost(run, executor):
     assert seen == ["timeout", "cancelled"]
 
 
+# -- the greenlet that SQLAlchemy waits in ---------------------------------------------
+
+
+def switched(awaitable):
+    """Wait as SQLAlchemy does: by its marker, and by a switch to the parent."""
+    return await_only(awaitable)
+
+
+def in_script(function):
+    return threads.provide(function)
+
+
+@pytest.fixture(params=["script", "executor"])
+def provided(request, in_thread):
+    """Call a function in a thread without a loop, where SQLAlchemy may wait."""
+    return in_script if request.param == "script" else in_thread
+
+
+def test_what_sqlalchemy_switches_is_waited_for(provided):
+    def function():
+        with pytest.raises(Failure):
+            switched(fail())
+        return switched(give(1)), wait(give(2)), switched(give(3))
+
+    assert provided(function) == (1, 2, 3)
+
+
+def test_the_greenlet_of_a_thread_is_no_bridge(provided):
+    def function():
+        assert not bridge.in_bridge()
+        assert isinstance(getcurrent(), greenlets.ThreadGreenlet)
+        return switched(in_a_bridge())
+
+    async def in_a_bridge():
+        return bridge.in_bridge()
+
+    # The awaitable runs on the loop, where there is one.
+    assert provided(function) is True
+
+
+def test_synchronous_code_below_waits_in_both_ways(provided):
+    def helper(depth):
+        # What it switches on a loop is awaited outside of every greenlet.
+        one = switched if depth == 3 else wait
+        return one(coroutine(depth - 1)) if depth else switched(give("bottom"))
+
+    async def coroutine(depth):
+        await asyncio.sleep(0)
+        return helper(depth)
+
+    assert provided(lambda: helper(3)) == "bottom"
+
+
+def test_context_variables_pass_the_greenlet_both_ways(provided):
+    async def change():
+        await asyncio.sleep(0)
+        seen = other.get()
+        other.set("in the coroutine")
+        return seen
+
+    def function():
+        other.set("in the thread")
+        return switched(change()), other.get()
+
+    context = contextvars.copy_context()
+    assert context.run(provided, function) == ("in the thread", "in the coroutine")
+    if provided is in_script:
+        assert context[other] == "in the coroutine"
+
+
+def test_a_thread_that_has_no_context_yet_shares_the_one_it_gets():
+    seen = []
+
+    def target():
+        threads.provide(other.set, "in the greenlet")
+        seen.append(other.get())
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join(DEADLINE)
+    assert seen == ["in the greenlet"]
+
+
+def test_an_exception_that_is_handled_is_found_in_the_greenlet():
+    def again():
+        raise
+
+    def handle():
+        try:
+            raise Failure
+        except Failure:
+            threads.provide(again)
+
+    with pytest.raises(Failure) as raised:
+        handle()
+    assert raised.value.__context__ is None
+
+
+def test_what_is_provided_in_a_bridge_is_called_as_it_is(run):
+    async def main():
+        def function():
+            return threads.provide(getcurrent) is getcurrent()
+
+        return await spawn_greenlet(function)
+
+    assert run(main())
+
+
+def test_a_greenlet_within_another_gives_its_awaitables_to_its_own_context():
+    def inner():
+        other.set("inner")
+        return switched(read())
+
+    async def read():
+        return other.get()
+
+    def outer():
+        other.set("outer")
+        context = contextvars.copy_context()
+        return context.run(threads.provide, inner), other.get()
+
+    assert threads.provide(outer) == ("inner", "outer")
+
+
+def test_on_a_loop_without_a_bridge_sqlalchemy_is_refused(run):
+    async def main():
+        def function():
+            with pytest.raises(ScopeError, match="spawn_greenlet"):
+                switched(give(1))
+            return "went on"
+
+        return threads.provide(function)
+
+    assert run(main()) == "went on"
+
+
+def test_a_greenlet_of_somebody_else_between_the_bridge_and_a_thread(run):
+    async def main():
+        def function():
+            foreign = greenlet(lambda: threads.provide(switched, give("value")))
+            return foreign.switch()
+
+        return await spawn_greenlet(function)
+
+    assert run(main()) == "value"
+
+
+def test_a_cancellation_reaches_what_sqlalchemy_waits_for(run, executor):
+    reached = []
+
+    async def never():
+        reached.append("waits")
+        await asyncio.get_running_loop().create_future()
+
+    def function():
+        try:
+            switched(never())
+        finally:
+            reached.append(switched(give("cleaned up")))
+
+    async def main():
+        task = asyncio.create_task(executor.run(function))
+        await until(lambda: reached)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await executor.aclose()
+
+    run(main())
+    assert reached == ["waits", "cleaned up"]
+
+
+def test_greenlets_of_a_thread_are_used_again():
+    first = threads.provide(getcurrent)
+    assert threads.provide(getcurrent) is first
+    with pytest.raises(Failure):
+        threads.provide(wait, fail())
+    assert threads.provide(getcurrent) is first
+
+
+def test_a_thread_keeps_few_greenlets():
+    def nest(depth):
+        return threads.provide(nest, depth - 1) if depth else "bottom"
+
+    assert nest(50) == "bottom"
+    assert len(greenlets._pool.idle_in_thread) == greenlets.MAX_IDLE_IN_THREAD
+    assert threads.provide(switched, give("value")) == "value"
+
+
+def test_an_idle_greenlet_keeps_nothing():
+    class Thing:
+        pass
+
+    thing = Thing()
+    seen = weakref.ref(thing)
+
+    async def same(thing):
+        return thing
+
+    def function(thing):
+        return switched(same(thing))
+
+    assert threads.provide(function, thing) is thing
+    del thing
+    assert seen() is None
+
+
+def test_a_greenlet_that_is_ended_is_not_used_again(provided):
+    def end():
+        raise GreenletExit
+
+    with pytest.raises(GreenletExit):
+        threads.provide(end)
+    assert threads.provide(divmod, 7, 2) == (3, 1)
+
+
+def test_a_greenlet_killed_while_it_waits_tells_its_caller():
+    def function():
+        victim = getcurrent()
+
+        async def kill():
+            # In the thread that it belongs to, which is blocked and takes calls.
+            threads.offer(lambda: victim.throw(GreenletExit))
+            await until(lambda: victim.dead)
+
+        switched(kill())
+
+    with pytest.raises(GreenletExit):
+        threads.provide(function)
+    assert threads.provide(divmod, 7, 2) == (3, 1)
+
+
+# -- cancellations that are kept -------------------------------------------------------
+
+
+def test_a_scope_keeps_cancellations_for_the_end_of_the_block(run, executor):
+    reached = []
+    began = threading.Event()
+    cancelled = threading.Event()
+
+    def function():
+        with pytest.raises(asyncio.CancelledError):
+            block()
+        reached.append(wait(give("delivered once")))
+
+    def block():
+        with threads.current_scope().defers():
+            began.set()
+            assert cancelled.wait(DEADLINE)
+            reached.append(wait(give("waits")))
+        reached.append("never")
+
+    async def main():
+        task = asyncio.create_task(executor.run(function))
+        await until(began.is_set)
+        task.cancel()
+        await asyncio.sleep(0)
+        cancelled.set()
+        await asyncio.wait([task])
+        await executor.aclose()
+
+    run(main())
+    assert reached == ["waits", "delivered once"]
+
+
 # -- the loop goes away ----------------------------------------------------------------
 
 
@@ -778,11 +1053,15 @@ def test_a_failure_makes_no_reference_cycle(run, executor):
 
 
 def test_two_thousand_jobs_leave_nothing_behind(run, executor):
+    async def never():
+        # A sleep leaves its timer with the loop for a while.
+        await asyncio.get_running_loop().create_future()
+
     def function(number):
         if number % 10 == 0:
             wait(fail())
         if number % 20 == 1:
-            wait(asyncio.sleep(60))
+            wait(never())
         return wait(give(number))
 
     async def one(number):

@@ -1,33 +1,59 @@
-"""The examples of the page on the bridge that are about transactions."""
+"""The examples of the page on transactions."""
 
-# explicit
-import pyramid_tm
+from pyramid.response import Response
+
+from aioext import use_executor
+from aioext.bridge import shielded
 
 
+# include
 def includeme(config):
-    config.add_settings({"tm.manager_hook": pyramid_tm.explicit_manager})
     config.include("pyramid_tm")
-    config.add_tween(
-        f"{__name__}.abort_when_cancelled", under="pyramid_tm.tm_tween_factory"
-    )
 
 
 # end
 
 
-# cancelled
-def abort_when_cancelled(handler, registry):
-    def tween(request):
-        try:
-            return handler(request)
-        except Exception:
-            raise  # pyramid_tm aborts
-        except BaseException:
-            if request.environ.get("tm.active"):
-                request.tm.abort()
-            raise
+# hook
+def rename(request):
+    name = request.params["name"]
+    request.tm.get().addAfterCommitHook(tell, (request, name))
+    return Response(f"called {name} from now on")
 
-    return tween
+
+def tell(committed, request, name):
+    if committed:
+        request.registry["names"].append(name)
+
+
+# end
+
+
+# shielded
+def store(file, text):
+    for part in text.split():
+        file.write_part(part)
+    file.close()
+
+
+def upload(request):
+    shielded(store, request.registry["file"], request.text)
+    return Response("stored")
+
+
+# end
+
+
+# thread
+@use_executor
+def charge(request, amount):
+    request.registry["account"].join(request.tm)
+    request.registry["account"].charge(amount)
+
+
+async def buy(request):
+    await charge(request, 7)
+    return Response("bought")
 
 
 # end
