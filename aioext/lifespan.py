@@ -34,14 +34,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import itertools
 import logging
 import os
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from pyramid.interfaces import IApplicationCreated
 from pyramid.registry import Registry
 from zope.interface import implementer
 from zope.interface.interfaces import IComponents
@@ -210,21 +208,9 @@ NOT_CLOSED = "aioext: the application could not be closed"
 _created: weakref.WeakKeyDictionary[Lifespan, None] = weakref.WeakKeyDictionary()
 
 
-def remember(event: Any) -> None:
-    """Subscriber to ``ApplicationCreated``; it ends its own subscription.
-
-    For a registry that has any subscriber, Pyramid sends four events with
-    every request, which takes as long as all else it does for a short one.
-    """
-    registry = event.app.registry
-    registry.unregisterHandler(remember, (IApplicationCreated,))
-    if isinstance(registry, Registry):
-        # A registry that is not Pyramid's own does not count its listeners.
-        handlers = itertools.chain(
-            registry.registeredHandlers(), registry.registeredSubscriptionAdapters()
-        )
-        registry.has_listeners = any(True for _ in handlers)
-    _created[registry.getUtility(ILifespan)] = None
+def remember(app: Any) -> None:
+    """Have :func:`lifespans_of` find a Pyramid application that was created."""
+    _created[app.registry.getUtility(ILifespan)] = None
 
 
 def lifespans_of(app: Any) -> list[Lifespan]:

@@ -13,6 +13,9 @@ such a request its attributes.
 
 What an application or an add-on adds by ``add_request_method`` stands above these
 attributes, and is no conflict.
+
+The derived class also has what is added to one request wait for coroutines
+(:func:`aioext.hooks.requests.adapted_methods`).
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from pyramid.decorator import reify
 from pyramid.interfaces import IRequestFactory
 from pyramid.request import Request
 
+from .hooks.requests import adapted_methods
+from .hooks.values import settle_object
 from .interfaces import IRequestAttributes
 
 __all__ = [
@@ -117,7 +122,9 @@ def adapt_request_factory(registry: Any) -> None:
     if inspect.isclass(factory):
         adapted = _derive(factory, attributes)
     else:
-        adapted = _Factory(factory, attributes)
+        # A new one, for the classes that it has derived may lack what was added.
+        own = factory.made_by if isinstance(factory, _Factory) else factory
+        adapted = _Factory(own, attributes)
     registry.registerUtility(adapted, IRequestFactory)
 
 
@@ -127,28 +134,27 @@ def _derive(cls: type, attributes: dict[str, Any]) -> type:
         for name, attribute in attributes.items()
         if not hasattr(cls, name)
     }
-    if not missing:
+    names = adapted_methods(cls) | missing
+    if not names:
         return cls
-    return type(
-        cls.__name__,
-        (cls,),
-        {"__module__": cls.__module__, "__qualname__": cls.__qualname__, **missing},
-    )
+    names |= {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls.__name__, (cls,), names)
 
 
 class _Factory:
     # Around a request factory that is no class.
     def __init__(self, factory: Any, attributes: dict[str, Any]) -> None:
-        self._factory = factory
+        self.made_by = factory
         self._derived = functools.cache(lambda cls: _derive(cls, attributes))
 
     def __call__(self, environ: dict[str, Any]) -> Any:
-        return self._adapt(self._factory(environ))
+        return self._adapt(self.made_by(environ))
 
     def blank(self, *args: Any, **kwargs: Any) -> Any:
-        return self._adapt(self._factory.blank(*args, **kwargs))
+        return self._adapt(self.made_by.blank(*args, **kwargs))
 
     def _adapt(self, request: Any) -> Any:
+        request = settle_object(request)
         request.__class__ = self._derived(type(request))
         return request
 

@@ -20,10 +20,12 @@ control has to pass in every mode, test by test.
 A mode that serves nothing would pass as well. So the plugin counts, and a mode
 of which something that it is there for was never done has failed.
 
-In all modes but the last, each request overlaps with those of another
-application. The last runs the *whole* of Pyramid's tests, with isolation of
-requests and the gateway only: most of them are tests of units, which are
-expected to see exactly the configuration that they make.
+In the functional modes, each request overlaps with those of another application.
+``bridge`` runs the *whole* of Pyramid's tests, with isolation of requests and the
+gateway only: most of them are tests of units, which are expected to see exactly the
+configuration that they make. The modes of traversal run Pyramid's tests of that on
+aioext's traverser, over the tests' own resources and over the same with
+coroutines.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "pyramid"
 FUNCTIONAL = "tests/test_integration.py"
 WHOLE = "tests"
+TRAVERSAL = "tests/test_traversal.py"
 TIMEOUT = 120.0
 
 
@@ -79,6 +82,7 @@ class Mode:
 ALWAYS = ("requests", "overlapping requests")
 THREADS, LOOP = "views in threads", "views on the loop"
 SUSPENDED = "suspended views"
+WALKS, SUSPENDED_STEPS = "traversals", "suspended steps"
 FUNCTIONAL_MODES = (
     # A few views are derived before aioext is included, or its settings are read.
     ("executor", "the default, views in threads", ALWAYS, (THREADS, LOOP)),
@@ -91,6 +95,13 @@ MODES = (
     *(Mode(*mode, loop=loop) for loop in LOOPS for mode in FUNCTIONAL_MODES),
     Mode(
         "bridge", "all of Pyramid's tests, nothing included", ("requests",), tests=WHOLE
+    ),
+    Mode("traversal", "aioext's traverser", (WALKS,), tests=TRAVERSAL),
+    Mode(
+        "async-traversal",
+        "every step a suspending coroutine",
+        (WALKS, SUSPENDED_STEPS),
+        tests=TRAVERSAL,
     ),
 )
 

@@ -27,6 +27,10 @@ deriver waits before and after every view; with each wait one request of the
 neighbour's begins, and the one before ends. So the first to start is the first
 to end, the order in which a stack that is shared by mistake shows. The deriver
 and the neighbour check that ``get_current_request()`` is theirs.
+
+In the modes of traversal no request is served. aioext's traverser stands where the
+tests import Pyramid's from, and each test runs in a bridge; ``async-traversal``
+makes a coroutine function of the ``__getitem__`` of the resources.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ import contextvars
 import functools
 import json
 import threading
+import unittest
 from collections import Counter
 from collections.abc import Callable, Iterable
 from http.client import responses
@@ -43,6 +48,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pyramid.traversal
 import pytest
 from pyramid.config import Configurator
 from pyramid.response import Response
@@ -52,11 +58,12 @@ from pyramid.viewderivers import INGRESS, DefaultViewMapper
 from webob.request import BaseRequest
 from webtest import TestApp, lint
 
-from aioext import threadlocal, wait
+from aioext import spawn_greenlet, threadlocal, wait
 from aioext.body import FileWrapper
 from aioext.config import CoroutineMapper
 from aioext.executor import THREAD_NAME
 from aioext.gateway import Gateway
+from aioext.traversal import AsyncioTraverser
 
 DEADLINE = 10.0
 PIECE = 1000
@@ -67,6 +74,8 @@ OVERLAPPING = "overlapping requests"
 SUSPENDED = "suspended views"
 IN_THREAD = "views in threads"
 ON_LOOP = "views on the loop"
+WALKS = "traversals"
+SUSPENDED_STEPS = "suspended steps"
 
 Environ = dict[str, Any]
 Message = dict[str, Any]
@@ -86,6 +95,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[harness].install()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    for module in {item.module for item in session.items}:
+        session.config.stash[harness].adapt_resources(module)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     item.config.stash[harness].end_lifespans()
@@ -103,7 +117,8 @@ class Harness:
 
     Args:
         mode: ``bridge`` to serve the applications as they are; ``suspend`` to
-            make a coroutine of every view; else the value of the setting
+            make a coroutine of every view; ``traversal`` and ``async-traversal``
+            for tests of traversal; else the value of the setting
             ``aioext.sync_views``.
         loop: ``asyncio`` or ``uvloop``.
     """
@@ -118,6 +133,9 @@ class Harness:
 
     def install(self) -> None:
         threadlocal.install()
+        if self.mode in ("traversal", "async-traversal"):
+            self._replace_traverser()
+            return
         self._replace(TestApp, "do_request", self._do_request)
         self._replace(BaseRequest, "call_application", self._call_application)
         if self.mode != "bridge":
@@ -139,6 +157,37 @@ class Harness:
             return method(functools.partial(original, instance), instance, args, kwargs)
 
         self.patches.setattr(owner, name, replacement)
+
+    def _replace_traverser(self) -> None:
+        counts = self.counts
+
+        class CountedTraverser(AsyncioTraverser):
+            def __call__(self, request: Any) -> dict[str, Any]:
+                counts[WALKS] += 1
+                return super().__call__(request)
+
+        self.patches.setattr(
+            pyramid.traversal, "ResourceTreeTraverser", CountedTraverser
+        )
+        self._replace(unittest.TestCase, "run", self._run_test)
+
+    def _run_test(
+        self, original: Any, test: unittest.TestCase, args: Any, kwargs: Any
+    ) -> Any:
+        return self.runner.run(spawn_greenlet(original, *args, **kwargs))
+
+    def adapt_resources(self, module: Any) -> None:
+        """Make the resources of a module of tests asynchronous, if the mode says so."""
+        if self.mode != "async-traversal":
+            return
+        getitem, counts = module.DummyContext.__getitem__, self.counts
+
+        async def suspending_getitem(resource: Any, name: str) -> Any:
+            counts[SUSPENDED_STEPS] += 1
+            await asyncio.sleep(0)
+            return getitem(resource, name)
+
+        self.patches.setattr(module.DummyContext, "__getitem__", suspending_getitem)
 
     def _do_request(
         self, original: Any, testapp: TestApp, args: Any, kwargs: Any

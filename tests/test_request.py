@@ -134,10 +134,16 @@ def test_the_class_looks_like_the_applications_own():
     assert IRequest.providedBy(request)
 
 
-def test_a_class_that_has_all_of_them_is_left_as_it_is():
-    cls = type("All", (Request,), dict.fromkeys(NAMES, "own"))
-    (request,) = requests_of(set_factory(cls))
-    assert type(request) is cls
+def test_a_class_is_derived_once():
+    own = type("All", (Request,), dict.fromkeys(NAMES, "own"))
+
+    def create_twice(config):
+        config.set_request_factory(own)
+        config.include("aioext")
+        config.make_wsgi_app()
+
+    (request,) = requests_of(create_twice)
+    assert type(request).__bases__ == (own,)
 
 
 def test_a_function_that_makes_requests_still_has_its_attributes():
@@ -150,6 +156,15 @@ def test_a_function_that_makes_requests_still_has_its_attributes():
     assert registered.blank("/path").path == "/path"
     with pytest.raises(AttributeError):
         registered.nothing  # noqa: B018
+
+
+def test_a_function_that_makes_requests_is_wrapped_once():
+    def factory(environ):
+        return Own(environ)
+
+    app = make_app(set_factory(factory), "aioext", lambda config: config.commit())
+    adapt_request_factory(app.app.registry)
+    assert app.app.registry.getUtility(IRequestFactory).made_by is factory
 
 
 def test_a_function_may_make_requests_of_several_classes():

@@ -11,15 +11,21 @@ from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
 from pyramid.interfaces import IApplicationCreated, IViewMapperFactory
+from pyramid.viewderivers import VIEW
 
 from .. import threadlocal
 from ..executor import Executor
+from ..hooks.derivers import install_derivers
+from ..hooks.predicates import install_predicates
+from ..hooks.tweens import install_tweens
+from ..hooks.utilities import adapt_captured
 from ..interfaces import IExecutor, ILifespan, ISettings
-from ..lifespan import Lifespan, remember
-from ..request import adapt_other_requests, adapt_request_factory
+from ..lifespan import Lifespan
+from ..request import adapt_other_requests
 from ..settings import Settings
 from ..views import Kind
 from .asgi import make_asgi_app
+from .created import adapt_registry, application_created
 from .derivers import add_view_derivers
 from .lifespan import add_lifespan
 from .mappers import (
@@ -29,7 +35,7 @@ from .mappers import (
     InlineMapper,
     MappedView,
 )
-from .policy import LAST, adapt_execution_policy
+from .policy import LAST
 
 __all__ = [
     "CoroutineMapper",
@@ -69,9 +75,13 @@ def includeme(config: Any) -> None:
     config.action(None, _register_defaults, (registry,), order=AFTER_PHASE1)
     config.include("aioext.websocket.config")
     config.include("aioext.eventsource.config")
-    config.action(None, adapt_execution_policy, (registry,), order=LAST)
+    config.include("aioext.config.guards")
+    # Beneath all others: what they capture has been adapted then.
+    config.add_view_deriver(
+        adapt_captured, "aioext_adapted_hooks", under="rendered_view", over=VIEW
+    )
     adapt_other_requests(config)
-    config.action(None, adapt_request_factory, (registry,), order=LAST)
+    config.action(None, adapt_registry, (registry,), order=LAST)
 
 
 class _ProvisionalMapper(CoroutineOrExecutorMapper):
@@ -101,9 +111,12 @@ def _prepare(registry: Any) -> None:
     registered = _utilities(registry)
     if ILifespan not in registered:
         registry.registerUtility(Lifespan(registry), ILifespan)
-        registry.registerHandler(remember, (IApplicationCreated,))
+        registry.registerHandler(application_created, (IApplicationCreated,))
     if IViewMapperFactory not in registered:
         registry.registerUtility(_ProvisionalMapper, IViewMapperFactory)
+    install_predicates(registry)
+    install_derivers(registry)
+    install_tweens(registry)
 
 
 def _register_settings(config: Any) -> None:

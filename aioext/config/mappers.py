@@ -22,6 +22,7 @@ from .. import bridge
 from ..body import adapt_body
 from ..exceptions import explain
 from ..executor import current_executor
+from ..hooks.values import settle
 from ..views import Kind, drive, kind_of, make_awaitable, resolve_partial
 from ..websocket.handshake import handshake_of
 
@@ -169,11 +170,10 @@ def _in_executor(mapped: MappedView) -> MappedView:
 
 def _settle(result: Any) -> Any:
     # A decorator may hide what it wraps, so the result is asked, not the view.
-    if type(result) is types.CoroutineType:
-        return bridge.wait(result)
-    if type(result) is types.GeneratorType:
-        return bridge.wait(drive(result)) if _is_awaitable_generator(result) else result
-    return bridge.wait(result) if hasattr(type(result), "__await__") else result
+    if type(result) is types.GeneratorType and _is_awaitable_generator(result):
+        # What it yields may be meant for a body, which it is then told.
+        return settle(drive(result))
+    return settle(result)
 
 
 def _is_awaitable_generator(generator: types.GeneratorType) -> bool:

@@ -1,22 +1,28 @@
 """The execution policy, adapted once the configuration has ended.
 
 An execution policy of an add-on's (pyramid_retry's, say) keeps its place: it
-is wrapped, not replaced, and only where there is something to do: a lifespan
-to open where the server does not, or a whole router call to run in a thread.
+is wrapped, not replaced, and only where there is something to do: a policy that may
+be a coroutine, a lifespan to open where the server does not, or a whole router call
+to run in a thread.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import IExecutionPolicy
 from pyramid.router import default_execution_policy
+from pyramid.util import object_description
 from zope.interface import implementedBy
 
 from .. import bridge
 from ..body import adapt_body
 from ..events import AppStarting, AppStopping
+from ..exceptions import explain
+from ..hooks.values import is_own, settle
 from ..interfaces import IExecutor, ILifespan, ISettings
+from ..views import Kind, kind_of
 
 __all__ = ["LAST", "adapt_execution_policy"]
 
@@ -26,12 +32,19 @@ LAST = 1_000_000
 
 
 def adapt_execution_policy(registry: Any) -> None:
-    """Wrap the registered policy if need be; does nothing the second time."""
+    """Wrap the registered policy if need be; does nothing the second time.
+
+    Raises:
+        ConfigurationError: the policy is a coroutine, and is to run in a thread.
+    """
     policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
     if isinstance(policy, _Policy):
         return
     in_thread = registry.getUtility(ISettings).sync_views == "request"
-    if in_thread or _has_lifespan(registry):
+    if in_thread and kind_of(policy) is Kind.COROUTINE:
+        message = NOT_IN_THREAD.format(object_description(policy))
+        raise ConfigurationError(explain(message, "execution-policy"))
+    if in_thread or not is_own(policy) or _has_lifespan(registry):
         adapted = _Policy(policy, registry, in_thread)
         registry.registerUtility(adapted, IExecutionPolicy)
 
@@ -58,6 +71,12 @@ class _Policy:
         if not self._lifespan.is_open:
             bridge.wait(self._lifespan.ensure_open())
         if not self._in_thread:
-            return self._policy(environ, router)
-        response = self._executor.call(self._policy, environ, router)
+            return settle(self._policy(environ, router))
+        response = settle(self._executor.call(self._policy, environ, router))
         return adapt_body(response, self._executor)
+
+
+NOT_IN_THREAD = """\
+The execution policy {} is a coroutine, which runs on the event loop, and with \
+aioext.sync_views = request the whole request is to run in a thread. Write the policy \
+as a function, or leave aioext.sync_views at its default."""

@@ -14,6 +14,14 @@ as well, and are meant to be used as they are.
 
 A stand-in is meant to be taken for what it stands for: it has its attributes, is
 equal to it, and is an instance of its class.
+
+Code inside of a hook may call the hook's other methods. A coroutine awaits those that
+are coroutines; a function next to it, or one inherited from Pyramid, expects values.
+So coroutine functions are methods of the hook, and functions are methods of its
+stand-in, wherever there are both.
+
+What Pyramid itself has written is no coroutine, and is left as it is
+(:func:`is_own`): that costs nothing while it serves.
 """
 
 from __future__ import annotations
@@ -26,7 +34,15 @@ from typing import Any
 
 from .. import bridge
 
-__all__ = ["Settled", "SettledMethods", "is_coroutine", "settle", "settle_object"]
+__all__ = [
+    "Settled",
+    "SettledCallable",
+    "SettledMethods",
+    "is_coroutine",
+    "is_own",
+    "settle",
+    "settle_object",
+]
 
 
 def settle(value: Any) -> Any:
@@ -52,6 +68,19 @@ def is_coroutine(value: Any) -> bool:
 
 def _is_coroutine_generator(generator: types.GeneratorType) -> bool:
     return bool(generator.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+
+
+def is_own(hook: Any) -> bool:
+    """Whether ``hook`` is Pyramid's own, or ours: synchronous already."""
+    if type(hook) is types.FunctionType:
+        if inspect.iscoroutinefunction(hook):
+            # One that @use_executor made, for example.
+            return False
+        # A decorator may have copied another function's module.
+        module = hook.__globals__.get("__name__", "")
+    else:
+        module = (hook if isinstance(hook, type) else type(hook)).__module__
+    return module.partition(".")[0] in ("aioext", "pyramid")
 
 
 class _StandIn:
@@ -111,23 +140,59 @@ class Settled(_StandIn):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.settling(self.hook(*args, **kwargs))
 
+    @property
+    def _aioext_synchronized(self) -> Any:
+        # For aioext.views: it looks like its coroutine function, and is none.
+        return getattr(self.hook, "__code__", None)
+
 
 class SettledMethods(_StandIn):
     """Calls methods of an object, and gives values.
 
+    An attribute of one of those names that is no method is settled itself.
+
     Args:
         hook: the object.
-        methods: the names of those methods; the others are its own.
+        methods: the names of the methods whose result is settled by :func:`settle`.
+        objects: the names of those for :func:`settle_object`. All others are the
+            hook's own.
     """
 
-    __slots__ = ("methods",)
+    __slots__ = ("mixed", "settlings")
 
-    def __init__(self, hook: Any, methods: Collection[str]) -> None:
+    def __init__(
+        self, hook: Any, methods: Collection[str], objects: Collection[str] = ()
+    ) -> None:
         super().__init__(hook)
-        object.__setattr__(self, "methods", frozenset(methods))
+        settlings = dict.fromkeys(methods, settle)
+        settlings |= dict.fromkeys(objects, settle_object)
+        object.__setattr__(self, "settlings", settlings)
+        static = (inspect.getattr_static(hook, name, None) for name in settlings)
+        mixed = any(inspect.iscoroutinefunction(method) for method in static)
+        object.__setattr__(self, "mixed", mixed)
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.hook, name)
-        if name in self.methods and callable(attribute):
-            return Settled(attribute)
-        return attribute
+        if inspect.ismethod(attribute) and self._is_to_wait(attribute):
+            attribute = types.MethodType(attribute.__func__, self)
+        settling = self.settlings.get(name)
+        if settling is None:
+            return attribute
+        if callable(attribute):
+            return Settled(attribute, settling)
+        return settling(attribute)
+
+    def _is_to_wait(self, method: types.MethodType) -> bool:
+        # Whether it is synchronous code that other methods may give coroutines.
+        if method.__self__ is not self.hook or inspect.iscoroutinefunction(method):
+            return False
+        return self.mixed or is_own(method.__func__)
+
+
+class SettledCallable(SettledMethods):
+    """The same for an object that is callable itself."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return settle(self.__getattr__("__call__")(*args, **kwargs))
