@@ -18,7 +18,8 @@ is called; code that swallows the cancellation ends at its next chunk. A request
 that has a body is watched from its first chunk on, not before: to look is to
 receive, and that invites a client that waits for ``100 Continue``. The watcher
 has ended before the end of the response is sent, for to a server that is the
-end of the request, which is what a watcher that still looked would be told.
+end of the request, which is what a watcher that still looked would be told. What
+watches a request before it is answered is in :mod:`aioext.guards`.
 
 A Task that has served a request before (gunicorn's uWSGI protocol serves a
 whole connection in one Task), or that was made by a request, would show the
@@ -36,13 +37,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from . import background, bridge, greenlets, lifespan, threadlocal
+from zope.interface.interfaces import IComponents
+
+from . import background, bridge, greenlets, lifespan, threadlocal, watchdog
 from .body import AsyncBody, FileWrapper
 from .environ import base_environ, build_environ, may_have_body
 from .exceptions import ClientDisconnected, GatewayError
+from .guards import KEY, Guarded, Lookout, Rules, rules_of
 from .websocket.asgi import SocketExchange, warn_of_limits
 from .wsgi_input import EMPTY, Input
-from .wsgi_response import StartResponse
 
 __all__ = ["Gateway"]
 
@@ -85,6 +88,7 @@ class Gateway:
         self._alone = Gateway(app, multiprocess=multiprocess) if isolate else None
         self._has_websockets = has_websockets
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lookout: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ``scope``, as the ASGI specification says.
@@ -98,6 +102,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
+            self._lookout = Lookout(loop, _rules_of(self.app))
             background.serve_on(loop)
         if self._alone is not None or threadlocal.context_is_used():
             serving = (self._alone or self)(scope, receive, send)
@@ -106,10 +111,14 @@ class Gateway:
         if kind == "websocket":
             await SocketExchange(scope, receive, send).serve(self.app, self._base)
             return
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self._lookout)
         try:
-            body = await greenlets.run(exchange.run, (self.app, self._base))
-            if type(body) is AsyncBody:
+            body = await greenlets.run(
+                exchange.run, (self.app, self._base), None, exchange.suspended
+            )
+            if exchange.is_guarded and exchange.was_ended_early:
+                await exchange.drop(body)
+            elif type(body) is AsyncBody:
                 await greenlets.stepped(exchange.stream(body))
             elif body is not None:
                 await exchange.finish(body)
@@ -118,7 +127,7 @@ class Gateway:
         except asyncio.CancelledError as error:
             if exchange.was_cancelled():
                 raise
-            if not exchange.cancelled_itself:
+            if not exchange.was_ended_early:
                 raise GatewayError(CANCELLED) from error
         except (Exception, GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
@@ -126,9 +135,11 @@ class Gateway:
             # A server answers and logs an Exception, and drops anything else.
             raise GatewayError(NO_EXCEPTION.format(error)) from error
         finally:
-            if exchange.is_streamed:
-                exchange.leave()
             threadlocal.forget()
+            if exchange.is_guarded:
+                exchange.leave()
+                if exchange.has_expired:
+                    await exchange.answered()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -139,26 +150,15 @@ class Gateway:
             raise NotImplementedError(f"ASGI scope of type {scope['type']!r}")
 
 
-class Exchange(StartResponse):
+class Exchange(Guarded):
     """One request and its response; the application's ``start_response``."""
-
-    is_streamed = False
-    cancelled_itself = False
-    _disconnected = False
-    _cancellations = 0
-    _input: Input | None = None
-    _task: asyncio.Task[Any] | None = None
-    _watcher: asyncio.Task[None] | None = None
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.method = scope["method"]
-        self._scope = scope
-        self._receive = receive
-        self._send = send
 
     def run(self, app: WSGIApplication, base: dict[str, Any]) -> Any:
         """Call ``app``, in a greenlet; gives a body that is still to be sent."""
+        if watchdog.is_on:
+            watchdog.note(self)
         environ = build_environ(self._scope, base)
+        environ[KEY] = self
         if may_have_body(self._scope, environ):
             self._input = Input(self._receive)
             environ["wsgi.input"] = self._input
@@ -173,7 +173,7 @@ class Exchange(StartResponse):
         return None
 
     def _stream(self, body: Iterable[bytes]) -> None:
-        self._remember_task()
+        self._begin_to_stream()
         try:
             if self._input is None and not self.omits_body:
                 self._watch()
@@ -192,7 +192,11 @@ class Exchange(StartResponse):
 
     async def stream(self, body: AsyncBody) -> None:
         """Send an asynchronous body, each chunk when it is there."""
-        self._remember_task()
+        if not self.is_guarded:
+            # Nothing has waited so far.
+            self.is_streamed = True
+            self.suspended()
+        self._begin_to_stream()
         with threadlocal.pushed(threadlocal.ended_entry()):
             try:
                 if self._input is None and not self.omits_body:
@@ -213,8 +217,8 @@ class Exchange(StartResponse):
         """Send a part of the body now: the ``write()`` of :pep:`3333`."""
         if not isinstance(chunk, bytes):
             raise GatewayError(NOT_BYTES.format(chunk))
-        if self._task is None and bridge.in_bridge():
-            self._remember_task()
+        if not self.is_streamed and bridge.in_bridge():
+            self._begin_to_stream()
         bridge.wait(self._send_part(chunk, more=True))
 
     async def finish(self, body: list[bytes] | tuple[bytes, ...]) -> None:
@@ -223,6 +227,7 @@ class Exchange(StartResponse):
         if not isinstance(chunk, bytes):
             raise GatewayError(NOT_BYTES.format(chunk))
         if self._watcher is not None:
+            self.disarm()
             await self._end_watch()
         try:
             if not self.sent:
@@ -235,7 +240,7 @@ class Exchange(StartResponse):
             raise ClientDisconnected(GONE) from None
 
     async def _send_part(self, chunk: bytes, more: bool) -> None:
-        if self._disconnected:
+        if self._disconnected or self.has_expired:
             raise ClientDisconnected(GONE)
         if not more:
             await self._end_watch()
@@ -253,64 +258,24 @@ class Exchange(StartResponse):
             self._disconnected = True
             raise ClientDisconnected(GONE) from None
 
-    def _remember_task(self) -> None:
+    def _begin_to_stream(self) -> None:
+        if self.was_ended_early and not self.is_streamed:
+            self.warn_of_swallowed()
         self.is_streamed = True
-        self._task = greenlets.current_task()
-        if self._task is not None:
-            self._cancellations = self._task.cancelling()
+        self._remember_task()
+        self._lookout.discard(self)
 
-    def _watch(self) -> None:
-        self.is_streamed = True
-        self._watcher = asyncio.create_task(self._look_for_the_end())
-        self._watcher.add_done_callback(_retrieve)
-
-    async def _look_for_the_end(self) -> None:
-        # An eager Task begins while the request's Task runs, which would not see
-        # a cancellation before it waits, and that may be in the server.
-        await asyncio.sleep(0)
-        if self._input is not None:
-            await self._input.watch()
-        else:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-        if self._watcher is not None:
-            self._disconnected = True
-            # An application that only writes, in a thread, hears it from write().
-            if self._task is not None:
-                self.cancelled_itself = self._task.cancel()
-
-    async def _end_watch(self) -> None:
-        watcher = self._stop_watching()
-        if watcher is not None:
-            await asyncio.wait((watcher,))
-
-    def _stop_watching(self) -> asyncio.Task[None] | None:
-        # A Task that was cancelled refers to what it did, and so to this.
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.cancel()
-        return watcher
-
-    def was_cancelled(self) -> bool:
-        """Whether somebody else than the watcher has cancelled this Task."""
-        task = greenlets.current_task()
-        if task is None:
-            return True
-        return task.cancelling() > self._cancellations + self.cancelled_itself
-
-    def leave(self) -> None:
-        """The request is over."""
-        self._stop_watching()
-        # Nor may the Task be kept: it keeps an error that leads back to this.
-        task, self._task = self._task, None
-        if self.cancelled_itself and task is not None:
-            task.uncancel()
+    async def drop(self, body: Any) -> None:
+        """Close the body of a response that comes too late."""
+        if not self.is_streamed:
+            self.warn_of_swallowed()
+        if type(body) is AsyncBody:
+            await greenlets.stepped(body.aclose())
 
 
-def _retrieve(watcher: asyncio.Task[None]) -> None:
-    # A server whose receive() fails has its own word in the log.
-    if not watcher.cancelled():
-        watcher.exception()
+def _rules_of(app: Any) -> Rules | None:
+    registry = getattr(app, "registry", None)
+    return rules_of(registry) if IComponents.providedBy(registry) else None
 
 
 def _join(chunks: list[bytes] | tuple[bytes, ...]) -> bytes:

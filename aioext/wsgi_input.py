@@ -55,7 +55,12 @@ class Input:
 
     Args:
         receive: the ASGI callable.
+
+    Attributes:
+        is_begun: whether the client has been asked for its body.
     """
+
+    is_begun = False
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -157,6 +162,7 @@ class Input:
     async def _receive_message(self) -> None:
         if self._disconnected:
             raise ClientDisconnected(DISCONNECTED)
+        self.is_begun = True
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._disconnected = True

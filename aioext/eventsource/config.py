@@ -4,7 +4,6 @@ the predicate, and what a request tells.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from typing import Any
 from urllib.parse import parse_qs
@@ -81,7 +80,7 @@ def includeme(config: Any) -> None:
     """Add what event streams need; ``config.include('aioext')`` does so."""
     config.add_view_deriver(eventsource_options, "aioext_eventsource_options")
     config.add_view_predicate("is_eventsource", IsEventSourcePredicate)
-    for attribute in (is_eventsource, is_eventstream, last_event_id, disconnected):
+    for attribute in (is_eventsource, is_eventstream, last_event_id):
         add_request_attribute(config, attribute)
 
 
@@ -156,16 +155,6 @@ def last_event_id(request: Any) -> str | None:
         return header.encode("latin-1", "replace").decode("utf-8", "replace")
     query = parse_qs(request.environ.get("QUERY_STRING", ""))
     return query.get("lastEventId", [None])[-1]
-
-
-def disconnected(request: Any) -> asyncio.Event:
-    """Set once the event stream that answers the request is over.
-
-    Because its client has left, the server stops, or it has come to its end.
-    ``is_set()`` may be called in any thread, ``await wait()`` on the loop.
-    """
-    # Not reified: the loop and a thread may both be the first to ask.
-    return vars(request).setdefault("_aioext_disconnected", asyncio.Event())
 
 
 NO_STREAM = """\

@@ -13,6 +13,9 @@ master kills a worker that still serves, be it only a stream without an end; the
 application's resources would never be closed. Shortly before, this worker cuts
 such connections, so that there is time to close.
 
+And one is decided elsewhere: whether a request ends with its client, see
+:mod:`aioext.gunicorn.shelter`.
+
 gunicorn's master starts a worker again that has ended, unless its exit status
 says that it cannot serve. pserve hides that status: it catches SystemExit, also
 in the workers, which are forks of it. So the status is insisted upon.
@@ -67,6 +70,7 @@ from gunicorn.arbiter import Arbiter  # noqa: E402 - only one that is new enough
 from gunicorn.workers.gasgi import ASGIWorker  # noqa: E402
 
 from . import websocket  # noqa: E402
+from .shelter import Shelter  # noqa: E402
 
 __all__ = ["AsyncGunicornWorker"]
 
@@ -95,6 +99,10 @@ class AsyncGunicornWorker(ASGIWorker):
     _alive = True
     _stopping = False
     _has_websockets = False
+    _connections = 0
+
+    # Requests that may outlive their client's connection; see aioext.gunicorn.shelter.
+    sheltered = 0
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -134,6 +142,19 @@ class AsyncGunicornWorker(ASGIWorker):
             # a word; it is not to be cancelled, for it is what stops the worker.
             self._announce()
         super().notify()
+
+    @property
+    def nr_conns(self) -> int:
+        """What gunicorn waits for when it stops: connections, as long as there are any.
+
+        A request that is sheltered counts although its connection is gone.
+        """
+        return max(self._connections, self.sheltered)
+
+    @nr_conns.setter
+    def nr_conns(self, number: int) -> None:
+        # gunicorn adds one, or takes one away.
+        self._connections += number - self.nr_conns
 
     @property
     def alive(self) -> bool:
@@ -213,6 +234,9 @@ class AsyncGunicornWorker(ASGIWorker):
                 has_websockets=self._has_websockets,
             )
         lifespans = lifespans_of(application)
+        rules = {each.settings.cancel_on_disconnect for each in lifespans}
+        if rules - {"always"} and type(self.asgi) is Gateway:
+            self.asgi = Shelter(self.asgi, rules, self)
         if not lifespans and _is_pyramid(application):
             self.log.warning(NOT_INCLUDED)
         if all(each.settings.gc_freeze for each in lifespans):
