@@ -8,7 +8,8 @@ DEMO = build/demo
 ARGS =
 # Programs that some tests drive, and Debian's packages that have them; without,
 # these tests are skipped. `make test TOOLS=` leaves the system as it is.
-TOOLS = chromium:chromium chromedriver:chromium-driver nginx:nginx-light
+TOOLS = chromium:chromium chromedriver:chromium-driver nginx:nginx-light \
+        pg_ctlcluster:postgresql redis-server:redis-server
 
 PYTHON = $(VENV)/bin/python
 PIP = $(PYTHON) -m pip --disable-pip-version-check --quiet

@@ -30,6 +30,12 @@ gunicorn = [
 ]
 mako = ["pyramid_mako"]
 scaffold = ["cookiecutter >= 2.6"]
+sqlalchemy = [
+    "pyramid_tm >= 2.5",
+    # The first whose synchronous side runs in greenlets of others.
+    "sqlalchemy >= 2.1",
+    "zope.sqlalchemy >= 3.0",
+]
 testing = ["WebTest"]
 uwsgi = ["uwsgi >= 2.0.31"]
 
@@ -39,10 +45,15 @@ docs = ["sphinx >= 8"]
 tests = [
     *docs,  # for the documentation, which is built
     *lint,  # for the code of generated projects
+    *sqlalchemy,
     *testing,
     "a2wsgi",
     "aiosqlite",
+    "alembic",
     "anyio",
+    "asyncpg",
+    "babel",
+    "bcrypt",  # for the application that is ported
     "cookiecutter >= 2.6",
     "cornice",
     "gevent",
@@ -50,28 +61,44 @@ tests = [
     "greenback",
     "h2",
     "hypercorn",
+    "opentelemetry-instrumentation-pyramid",
+    "opentelemetry-instrumentation-wsgi",
+    "opentelemetry-sdk",
+    "packaging",
+    "psycopg[binary]",
+    "ptpython",  # for pshell
+    "pyramid_beaker",
+    "pyramid_chameleon",
+    "pyramid_debugtoolbar",
+    "pyramid_exclog",
     "pyramid_jinja2",
     "pyramid_mako",
+    "pyramid_openapi3",
     "pyramid_retry",
     "pyramid_services",
-    "pyramid_tm",
+    "pyramid_session_redis",
     "pytest >= 8.4",
     "pytest-cov >= 7.0",
+    "redis",
     "selenium",
     # Pyramid reads assets through pkg_resources, which setuptools 82 dropped.
     "setuptools >= 77, < 82",
-    "sqlalchemy >= 2.1",
     "trustme",
     "uvicorn",
     "waitress",
     "zope.component",  # for the tests of Pyramid
-    "zope.sqlalchemy",
 ]
 benchmarks = [
+    *sqlalchemy,
     "a2wsgi",
     "aiohttp",
+    "asyncpg",
     "fastapi",
     "gevent",
+    "psycogreen",
+    "psycopg[binary]",
+    "psycopg2-binary",
+    "pytest",  # for the PostgreSQL of the tests
     "sse-starlette",
     "starlette",
     "uvicorn",
@@ -126,12 +153,14 @@ setup(
         "lint": lint,
         "mako": mako,
         "scaffold": scaffold,
+        "sqlalchemy": sqlalchemy,
         "test": tests,
         "testing": testing,
         "uwsgi": uwsgi,
     },
     entry_points={
         "console_scripts": ["pcreate = aioext.scripts.pcreate:main"],
+        "pyramid.pshell_runner": ["aioext = aioext.pshell:run_shell"],
         "pyramid.scaffold": [
             "aio_starter = aioext.scaffolds:aio_starter",
             "aio_websocket = aioext.scaffolds:aio_websocket",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._version import __version__ as __version__
+from .bridge import run as run
 from .bridge import spawn_greenlet as spawn_greenlet
 from .bridge import synchronize as synchronize
 from .bridge import wait as wait
@@ -18,6 +19,7 @@ from .exceptions import ConnectionClosed as ConnectionClosed
 from .exceptions import ScopeError as ScopeError
 from .executor import use_executor as use_executor
 from .websocket.client import connect as connect
+from .wrappers import async_wrapper as async_wrapper
 
 __all__ = [
     "AppStarting",
@@ -25,8 +27,10 @@ __all__ = [
     "ConnectionClosed",
     "ScopeError",
     "__version__",
+    "async_wrapper",
     "connect",
     "includeme",
+    "run",
     "spawn_greenlet",
     "synchronize",
     "use_executor",
@@ -43,9 +47,12 @@ def includeme(config: Any) -> None:
       :class:`aioext.config.CoroutineOrExecutorMapper`: a coroutine view runs
       on the event loop, any other view in a thread
       (:ref:`aioext.sync_views <settings>`);
-    * an executor for the application.
+    * an executor for the application;
+    * the default traverser, :class:`aioext.traversal.AsyncioTraverser`.
 
-    It adds the directives :meth:`config.add_lifespan
+    Whatever Pyramid calls back may be a coroutine function, registered in the
+    ordinary way: policies, factories, predicates, subscribers, renderers and
+    the others of :doc:`hooks`. It adds the directives :meth:`config.add_lifespan
     <aioext.config.lifespan.add_lifespan>` and :meth:`config.make_asgi_app
     <aioext.config.asgi.make_asgi_app>`, and it isolates requests:
     ``get_current_request()`` gives each its own, however many of them run

@@ -6,7 +6,8 @@
     │                                      the client left before the end
     ├── ConnectionClosed (ConnectionResetError)
     │                                      a WebSocket is closed
-    └── GatewayError (RuntimeError)        the WSGI application broke PEP 3333
+    ├── GatewayError (RuntimeError)        the WSGI application broke PEP 3333
+    └── NoTransaction (RuntimeError)       request.dbsession after the commit
 
 Mistakes in an application's configuration are Pyramid's own
 :class:`pyramid.exceptions.ConfigurationError`, so that whatever handles
@@ -23,6 +24,7 @@ __all__ = [
     "ClientDisconnected",
     "ConnectionClosed",
     "GatewayError",
+    "NoTransaction",
     "ScopeError",
 ]
 
@@ -109,3 +111,14 @@ class GatewayError(AioextError, RuntimeError):
     """
 
     anchor = "gateway-error"
+
+
+class NoTransaction(AioextError, RuntimeError):
+    """``request.dbsession`` was used where the request has no transaction.
+
+    It has not begun yet, or it is over: handlers of WebSockets, event streams and
+    bodies that are streamed run after the commit. They open a session of their own,
+    :func:`aioext.sqlalchemy.session`.
+    """
+
+    anchor = "no-transaction"

@@ -8,6 +8,7 @@ probably meant.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,17 @@ def _seconds(value: Any) -> float:
     return number
 
 
+_UNITS = {"ms": 0.001, "s": 1.0}
+
+
+def _duration(value: Any) -> float:
+    text = str(value).strip()
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s)?", text)
+    if match is None:
+        raise ValueError("a time, as 100ms, 0.1s or 0.1, or 0 for off")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
 def _words(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(value.split())
@@ -111,12 +123,42 @@ SETTINGS = (
         "How many threads the application's executor has at most.",
     ),
     Setting(
+        "allow_threadlocal_transactions",
+        _boolean,
+        False,
+        "Whether ``request.tm`` may be the ``transaction.manager`` that all requests "
+        "of a thread share. ``pyramid_tm`` then gets no other one by default, and "
+        "nothing of :doc:`transactions` is promised.",
+    ),
+    Setting(
         "gc_freeze",
         _boolean,
         True,
         "Whether a worker, once the application is loaded, takes the objects "
         "that exist then out of the garbage collector's sight and makes it run "
         "less often.",
+    ),
+    Setting(
+        "request_timeout",
+        _seconds,
+        0.0,
+        "How many seconds a request may take until its response begins; then it is "
+        "cancelled, and answered with 503. 0: any time.",
+    ),
+    Setting(
+        "cancel_on_disconnect",
+        _one_of("safe", "always", "never"),
+        "safe",
+        "Which requests are cancelled when their client leaves before the response "
+        "begins: ``safe``: GET, HEAD, OPTIONS and TRACE; ``always``: all; ``never``: "
+        "none.",
+    ),
+    Setting(
+        "debug.blocking",
+        _duration,
+        0.0,
+        "For development: whatever holds the event loop for longer than this, as "
+        "``100ms`` or ``0.1``, is named in the log, with its stack. 0: off.",
     ),
     Setting(
         "websocket.origins",
@@ -204,7 +246,11 @@ class Settings:
 
     sync_views: str
     executor_workers: int
+    allow_threadlocal_transactions: bool
     gc_freeze: bool
+    request_timeout: float
+    cancel_on_disconnect: str
+    debug_blocking: float
     websocket_origins: tuple[str, ...]
     websocket_max_size: int
     websocket_queue: int

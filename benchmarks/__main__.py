@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 
-from . import in_process, rates, sockets, streams, waiting
+from . import database, in_process, rates, sockets, streams, waiting
 from .report import Report
 from .servers import Unavailable, raise_limits
 
@@ -38,6 +38,10 @@ PACKAGES = (
     "starlette",
     "sse-starlette",
     "aiohttp",
+    "sqlalchemy",
+    "asyncpg",
+    "psycopg",
+    "psycopg2-binary",
 )
 
 Benchmark = Callable[[Report, argparse.Namespace], None]
@@ -53,6 +57,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "waiting": lambda report, options: waiting.run(
         report, options.rounds, options.seconds
     ),
+    "database": lambda report, options: database.run(
+        report, options.rounds, options.seconds
+    ),
     "sockets": lambda report, options: sockets.run(
         report, options.rounds, options.seconds
     ),
@@ -60,7 +67,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         report, options.rounds, options.seconds
     ),
 }
-NEEDING_WRK = {"rates", "executor", "waiting"}
+NEEDING_WRK = {"rates", "executor", "waiting", "database"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -74,10 +74,15 @@ class Candidate:
 
 
 def gunicorn(
-    name: str, app: str, worker: str, *options: str, needs: tuple[str, ...] = ()
+    name: str,
+    app: str,
+    worker: str,
+    *options: str,
+    needs: tuple[str, ...] = (),
+    module: str = "apps",
 ) -> Candidate:
     """gunicorn with one worker, its own settings but for the limits."""
-    arguments = ["-m", "gunicorn", f"benchmarks.apps:{app}()", "-k", worker]
+    arguments = ["-m", "gunicorn", f"benchmarks.{module}:{app}()", "-k", worker]
     arguments += ["-b", "127.0.0.1:0", "-w", "1", "--keep-alive", "30"]
     arguments += ["--worker-connections", str(MAX_CONNECTIONS)]
     arguments += ["--backlog", str(MAX_CONNECTIONS), "--graceful-timeout", "1"]

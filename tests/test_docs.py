@@ -25,7 +25,6 @@ import tomllib
 import urllib.request
 from pathlib import Path
 
-import pyramid_tm
 import pytest
 from asgi import Client
 from docs_examples import where_app
@@ -57,11 +56,13 @@ BUILDING = 60
 NOT_IMPORTED = {
     "hello.service": "for systemd, which is not here",
     "nginx.conf": "test_nginx",
+    "alembic_env.py": "alembic runs it, in test_docs_sqlalchemy",
     "coveragerc.ini": "compared with the project's own settings",
     "pytest.ini": "read below",
     "server.ini": "its settings are looked up",
     "production.ini": "its settings are looked up",
     "scaffolds.toml": "its entry point is looked up",
+    "testing_conftest.py": "test_testing_plugin",
 }
 
 
@@ -505,110 +506,6 @@ def test_a_lock_for_threads_does_what_the_page_warns_of(lock, other):
     events = []
     asyncio.run(hold_while_waiting(lock, events))
     assert events == ["one is inside", other]
-
-
-@pytest.fixture
-def transactions(load):
-    return load("transactions")
-
-
-class Resource:
-    """A data manager that notes how its transaction ended."""
-
-    transaction_manager = None
-
-    def __init__(self, name, outcomes):
-        self.name = name
-        self.outcomes = outcomes
-
-    def sortKey(self):
-        return self.name
-
-    def nothing(self, transaction):
-        pass
-
-    tpc_begin = commit = tpc_vote = tpc_abort = nothing
-
-    def tpc_finish(self, transaction):
-        self.outcomes[self.name] = "committed"
-
-    def abort(self, transaction):
-        self.outcomes[self.name] = "aborted"
-
-
-class Requests:
-    """Requests with a transaction each, which go on when the test says so.
-
-    Args:
-        include: configures pyramid_tm.
-        names: of the requests; the one called ``fails`` does.
-
-    Attributes:
-        outcomes: how each transaction ended.
-    """
-
-    def __init__(self, include, *names):
-        self.outcomes = {}
-        self._joined = {name: asyncio.Event() for name in names}
-        self._may_go = {name: asyncio.Event() for name in names}
-        app = Gateway(app_of(include, lambda config: config.add_view(self.view)))
-        self.tasks = {
-            name: Client(query_string=f"name={name}".encode()).start(app)
-            for name in names
-        }
-
-    async def view(self, request):
-        name = request.params["name"]
-        request.tm.get().join(Resource(name, self.outcomes))
-        self._joined[name].set()
-        await self._may_go[name].wait()
-        if name == "fails":
-            raise ValueError
-        return Response()
-
-    async def all_joined(self):
-        for event in self._joined.values():
-            await event.wait()
-
-    async def finish(self, name):
-        self._may_go[name].set()
-        await asyncio.wait([self.tasks[name]])
-
-    async def cancel(self, name):
-        self.tasks[name].cancel()
-        await asyncio.wait([self.tasks[name]])
-        assert self.tasks[name].cancelled()
-
-
-@pytest.mark.parametrize("order", [("fails", "works"), ("works", "fails")])
-def test_requests_have_a_transaction_each(transactions, order):
-    async def both():
-        requests = Requests(transactions, "fails", "works")
-        await requests.all_joined()
-        for name in order:
-            await requests.finish(name)
-        assert isinstance(requests.tasks["fails"].exception(), ValueError)
-        return requests.outcomes
-
-    assert asyncio.run(both()) == {"fails": "aborted", "works": "committed"}
-
-
-def without_tween(config):
-    config.add_settings({"tm.manager_hook": pyramid_tm.explicit_manager})
-    config.include("pyramid_tm")
-
-
-@pytest.mark.parametrize(
-    ("tween", "outcomes"), [(True, {"any": "aborted"}), (False, {})]
-)
-def test_a_cancelled_request_is_aborted_by_the_tween(transactions, tween, outcomes):
-    async def cancel():
-        requests = Requests(transactions if tween else without_tween, "any")
-        await requests.all_joined()
-        await requests.cancel("any")
-        return requests.outcomes
-
-    assert asyncio.run(cancel()) == outcomes
 
 
 def test_views(load, tmp_path):

@@ -11,6 +11,7 @@ from aioext.exceptions import (
     ClientDisconnected,
     ConnectionClosed,
     GatewayError,
+    NoTransaction,
     ScopeError,
     explain,
 )
@@ -20,6 +21,7 @@ TREE = {
     ClientDisconnected: ConnectionResetError,
     ConnectionClosed: ConnectionResetError,
     GatewayError: RuntimeError,
+    NoTransaction: RuntimeError,
 }
 
 

@@ -29,25 +29,38 @@ PURE = {
 }
 INTEGRATION = {
     "aioext",
+    "aioext.around",
+    "aioext.auth",
     "aioext.background",
     "aioext.body",
     "aioext.bridge",
     "aioext.config",
+    "aioext.cornice",
+    "aioext.debugtoolbar",
     "aioext.events",
     "aioext.eventsource",
     "aioext.executor",
     "aioext.gateway",
     "aioext.greenlets",
+    "aioext.guards",
     "aioext.helpers",
+    "aioext.hooks",
     "aioext.lifespan",
+    "aioext.pshell",
     "aioext.request",
     "aioext.scripts",
     "aioext.settings",
     "aioext.shutdown",
+    "aioext.sqlalchemy",
     "aioext.testing",
     "aioext.threadlocal",
     "aioext.threads",
+    "aioext.watchdog",
+    "aioext.transaction",
+    "aioext.traversal",
+    "aioext.tweens",
     "aioext.websocket",
+    "aioext.wrappers",
     "aioext.wsgi_input",
 }
 RUNTIMES = {
@@ -68,15 +81,25 @@ SERVERS = {"gunicorn": "aioext.gunicorn", "uwsgi": "aioext.uwsgi"}
 # What is not a public interface of another package, or is not meant for what
 # is done with it here, and the one module that may use it.
 PRIVATE = {
+    "pyramid.config.adapters.eventonly": "aioext.hooks.predicates",
+    "pyramid.config.views.combine_decorators": "aioext.hooks.derivers",
     "pyramid.threadlocal.ThreadLocalManager": "aioext.threadlocal",
     "pyramid.threadlocal.manager": "aioext.threadlocal",
     "gunicorn.asgi.websocket": "aioext.gunicorn.websocket",
+    "pyramid_debugtoolbar.panels.logger": "aioext.debugtoolbar",
+    "pyramid_debugtoolbar.panels.performance": "aioext.debugtoolbar",
+    "sqlalchemy.util": "aioext.sqlalchemy.pool",
 }
 # The same for attributes, which are looked for by name.
-PRIVATE_ATTRIBUTES = {"__sqlalchemy_greenlet_provider__": "aioext.greenlets"}
+PRIVATE_ATTRIBUTES = {
+    "__sqlalchemy_greenlet_provider__": "aioext.greenlets",
+    "_close_connection": "aioext.sqlalchemy.pool",
+    "_create_connection": "aioext.sqlalchemy.pool",
+    "_queue_class": "aioext.sqlalchemy.pool",
+}
 
 # Documented, whatever the underscore says.
-PUBLIC = {"os._exit", "sys._getframe"}
+PUBLIC = {"os._exit", "sys._current_frames", "sys._getframe"}
 
 MODULE_LINES = 600
 FUNCTION_LINES = 60

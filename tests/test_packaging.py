@@ -290,6 +290,7 @@ def test_entry_points(wheel):
         parser.read_string(archive.read(name).decode())
     assert {group: dict(parser[group]) for group in parser.sections()} == {
         "console_scripts": {"pcreate": "aioext.scripts.pcreate:main"},
+        "pyramid.pshell_runner": {"aioext": "aioext.pshell:run_shell"},
         "pyramid.scaffold": {
             "aio_starter": "aioext.scaffolds:aio_starter",
             "aio_websocket": "aioext.scaffolds:aio_websocket",
