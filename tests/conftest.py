@@ -55,6 +55,13 @@ def script():
     return script
 
 
+def pytest_collection_finish():
+    # The collections after each test are not to look through everything that was
+    # imported, over and over.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _collect_garbage():
     # A coroutine that nobody awaited warns when it is collected, and a warning
