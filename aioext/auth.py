@@ -36,7 +36,7 @@ from zope.interface import implementer
 
 from . import bridge
 from .exceptions import explain
-from .hooks.values import Settled, settle
+from .hooks.values import Settled, is_coroutine, settle
 
 __all__ = [
     "ACLAuthorizationPolicy",
@@ -232,7 +232,7 @@ class AsyncSecurityPolicy:
         return _Loaded(_Once(self.load_identity), _Once(self._load_principals))
 
     async def _load_principals(self, request: Any) -> list[str]:
-        return list(await _awaitable(self.principals, request))
+        return list(await _call(self.principals, request))
 
 
 NOT_WRITTEN = """\
@@ -278,7 +278,7 @@ class _Once:
             if not self._is_loaded:
                 token = _loading.set((*loading, self))
                 try:
-                    self._value = await _awaitable(self._load, request)
+                    self._value = await _call(self._load, request)
                 finally:
                     _loading.reset(token)
                 self._is_loaded = True
@@ -296,10 +296,14 @@ request.authenticated_userid or request.has_permission(). That would wait for it
 end. Read the cookie, the session or the headers there instead."""
 
 
-def _awaitable(load: Callable[[Any], Any], request: Any) -> Awaitable[Any]:
-    awaitable = load(request)
-    if inspect.isawaitable(awaitable):
-        return awaitable
+async def _call(load: Callable[[Any], Any], request: Any) -> Any:
+    loaded = load(request)
+    if inspect.isawaitable(loaded):
+        loaded = await loaded
+        while is_coroutine(loaded):
+            # Somebody forgot an await; a coroutine is nobody's identity.
+            loaded = await loaded
+        return loaded
     raise TypeError(explain(NOT_ASYNC.format(load), "identity-not-async"))
 
 

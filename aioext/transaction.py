@@ -15,8 +15,10 @@ that manager is made, for whoever has it has it from there:
   is delivered when they have ended (:func:`aioext.bridge.shielded`). The object is
   given a subclass of its class for that; it stays the object that the application has.
 * ``pyramid_tm`` aborts on ``Exception``. What else ends a request (a cancellation,
-  ``SystemExit``) goes past it, and it leaves in the environ that it is active. A
-  finished callback finds that, when the threads of the request have ended, and aborts.
+  ``SystemExit``) goes past it, and it leaves in the environ that it is active. Where
+  the chain of tweens is made its tween is wrapped, in its place and by its name: a
+  tween above it may catch that, call it again, or show an error by what it reads in a
+  new transaction. A finished callback does the same for who calls it otherwise.
 
 All of this follows the property ``request.tm``, so it holds for whichever tween,
 setting or add-on asks for it first, and changes nothing in the order of the tweens.
@@ -33,6 +35,7 @@ Things that do not work
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -47,9 +50,10 @@ from pyramid.interfaces import IRequestExtensions
 
 from . import bridge
 from .exceptions import explain
+from .guards import KEY
 from .interfaces import ISettings
 
-__all__ = ["adapt_transactions", "shield", "warn_of_thread_sessions"]
+__all__ = ["TWEEN", "adapt_transactions", "ending", "shield", "warn_of_thread_sessions"]
 
 log = logging.getLogger("aioext")
 
@@ -121,6 +125,8 @@ def _guard(request: Any, manager: Any) -> None:
         return
     shield(manager)
     environ = request.environ
+    if hasattr(type(manager), MARK):
+        manager.__dict__[GUARDED] = environ.get(KEY)
     # Who has begun a transaction before this request ends it after it.
     if not environ.get(ACTIVE) and MIDDLEWARE not in environ:
         request.add_finished_callback(_abort_what_is_left)
@@ -148,6 +154,28 @@ def _abort_what_is_left(request: Any) -> None:
     # pyramid_tm removes both before it ends its transaction.
     if request.environ.pop(ACTIVE, False):
         _abort(request.environ.pop(MANAGER, request.tm))
+
+
+def ending(tween: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``pyramid_tm``'s tween, which aborts whatever ends the request beneath it."""
+
+    @functools.wraps(tween)
+    def tm_tween(request: Any) -> Any:
+        begun_before = ACTIVE in request.environ
+        try:
+            return tween(request)
+        except Exception:
+            raise
+        except BaseException:
+            if not begun_before:
+                _abort_what_is_left(request)
+            raise
+
+    return tm_tween
+
+
+# The tween's name in the chain.
+TWEEN = "pyramid_tm.tm_tween_factory"
 
 
 def _abort(manager: Any) -> None:
@@ -217,11 +245,24 @@ def shield(manager: Any) -> None:
 MARK = "_aioext_shielded"
 
 
+# What guards the manager's request, among its attributes.
+GUARDED = "_aioext_guarded"
+
+
+def _check_deadline(manager: Any) -> None:
+    # The client has been told that its request has failed. Who swallows the
+    # cancellation gets it once more.
+    guarded = manager.__dict__.get(GUARDED)
+    if guarded is not None and guarded.has_expired:
+        raise asyncio.CancelledError
+
+
 @functools.lru_cache
 def _shielding(cls: type) -> type:
     def commit(manager: Any) -> Any:
         try:
             bridge.deliver_cancellation()
+            _check_deadline(manager)
         except BaseException:
             # Who commits takes it for done, whatever comes of it.
             _abort(manager)

@@ -719,3 +719,17 @@ def test_a_check_of_another_name_may_be_a_coroutine(by_name):
     browser.get("/edit", status=403)
     browser.authorization = ("Basic", ("ann", "right"))
     browser.get("/edit", status=200)
+
+
+def test_an_identity_is_no_coroutine(run):
+    async def nobody():
+        return None
+
+    class Forgetful(AsyncSecurityPolicy):
+        async def load_identity(self, request):
+            return nobody()
+
+    policy = Forgetful()
+    request = DummyRequest()
+    principals = run(spawn_greenlet(policy.effective_principals, request))
+    assert principals == [Everyone]

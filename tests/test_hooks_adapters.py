@@ -322,4 +322,4 @@ def test_every_adapter_is_adapted_once():
     after = [each.factory for each in registry.registeredAdapters()]
     assert all(one is other for one, other in zip(before, after, strict=True))
     (adapted,) = [each for each in after if each == adapt]
-    assert adapted.hook is adapt
+    assert adapted.__wrapped__ is adapt

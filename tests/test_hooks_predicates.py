@@ -262,7 +262,7 @@ def test_a_static_route_asks_none():
     assert answer(app, "/static").status == 404
     mapper = app.app.registry.getUtility(IRoutesMapper)
     route = mapper.get_route("static")
-    assert asyncio.run(route.predicates[0].hook(None, None)) is False
+    assert asyncio.run(route.predicates[0].__wrapped__(None, None)) is False
 
 
 def test_it_is_asked_while_others_are_served():
@@ -528,3 +528,20 @@ def test_another_add_on_may_register_predicates_by_the_list():
         assert "direct" in config.get_predlist("view").names()
 
     assert answer(make_app(add_directly)).status == 404
+
+
+@pytest.mark.parametrize("add", ["add_view", "add_subscriber"])
+def test_what_was_committed_and_cannot_be_found_is_refused(add):
+    config = Configurator(introspection=False)
+    arguments = (lambda event: None, NewRequest) if add == "add_subscriber" else (str,)
+    getattr(config, add)(*arguments)
+    config.commit()
+    with pytest.raises(ConfigurationError, match="introspection=False"):
+        config.include("aioext")
+
+
+def test_without_introspection_it_is_included_first():
+    config = Configurator(introspection=False)
+    config.include("aioext")
+    config.add_view(str)
+    config.make_wsgi_app()

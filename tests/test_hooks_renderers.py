@@ -87,7 +87,7 @@ def test_a_renderer_for_an_extension(ask):
 def test_the_default_renderer(ask):
     app = make(add_renderer(factory_of(ask.meeting(1)), None), add_view(path_of))
     (told,) = [
-        factory.hook
+        factory.__wrapped__
         for name, factory in app.registry.getUtilitiesFor(IRendererFactory)
         if not name
     ]
@@ -177,18 +177,14 @@ def test_a_renderer_that_raises_is_heard(ask):
 
 def test_pyramids_renderers_are_left_alone():
     registry = make().registry
-    for name, factory in {
-        "json": json_renderer_factory,
-        "string": string_renderer_factory,
-    }.items():
-        assert registry.getUtility(IRendererFactory, name) is factory
+    assert registry.getUtility(IRendererFactory, "string") is string_renderer_factory
 
 
 def test_every_factory_is_adapted_once():
     factory = factory_of(None)
     app = make(add_renderer(factory), commit, lambda config: config.include("aioext"))
     adapt_hooks(app.registry)
-    assert app.registry.getUtility(IRendererFactory, "own").hook is factory
+    assert app.registry.getUtility(IRendererFactory, "own").__wrapped__ is factory
 
 
 # JSON -------------------------------------------------------------------------
@@ -280,3 +276,14 @@ def test_what_is_no_json_is_still_refused(ask):
         ),
     )
     assert "is not JSON serializable" in ask(app, "/")[0].text
+
+
+def test_other_applications_of_the_process_keep_pyramids_json():
+    async def value():
+        return 1
+
+    make()
+    coroutine = value()
+    with pytest.raises(TypeError, match="is not JSON serializable"):
+        json_renderer_factory(None)({"value": coroutine}, {})
+    coroutine.close()

@@ -84,7 +84,7 @@ def test_a_route_shows_the_factory_that_it_was_given():
 
     app = make(route(str, factory=factory), other)
     assert route_of(app).factory == factory
-    assert route_of(app, "static").factory.hook is factory
+    assert route_of(app, "static").factory.__wrapped__ is factory
     assert route_of(app, "class").factory is Factory
     assert route_of(app, "none").factory is None
 
@@ -232,7 +232,7 @@ def test_everything_is_adapted_once():
 
     app = make(bust(Tokens()), route(str, factory=factory, pregenerator=factory), steps)
     adapt_hooks(app.registry)
-    assert route_of(app).factory.hook is factory
-    assert route_of(app).pregenerator.hook is factory
+    assert route_of(app).factory.__wrapped__ is factory
+    assert route_of(app).pregenerator.__wrapped__ is factory
     ((_, buster, _),) = app.registry.getUtility(IStaticURLInfo).cache_busters
-    assert type(buster.hook) is Tokens
+    assert type(buster.__wrapped__) is Tokens

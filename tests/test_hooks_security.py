@@ -4,6 +4,7 @@ A coroutine is true. So each decision is shown to deny.
 """
 
 import asyncio
+import functools
 import warnings
 
 import pytest
@@ -21,6 +22,7 @@ from pyramid.csrf import (
     get_csrf_token,
     new_csrf_token,
 )
+from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import (
     ICSRFStoragePolicy,
     IDefaultCSRFOptions,
@@ -359,7 +361,7 @@ def test_it_denies_when_the_include_comes_last(ask):
 def test_including_it_twice_adapts_once():
     policy = Policy()
     app = make(security(policy), commit, lambda config: config.include("aioext"))
-    assert app.registry.getUtility(ISecurityPolicy).hook is policy
+    assert app.registry.getUtility(ISecurityPolicy).__wrapped__ is policy
 
 
 def test_what_is_configured_is_still_told_and_conflicts_are_seen():
@@ -586,3 +588,81 @@ def test_pyramids_own_policies_work_as_before(ask):
     ]
     assert ask(app, "/", method="POST", headers=headers)[0].status == 200
     assert ask(app, "/", method="POST", headers=headers[1:])[0].status == 400
+
+
+def passing_on(function):
+    @functools.wraps(function)
+    def passed_on(*args):
+        return function(*args)
+
+    return passed_on
+
+
+class Nobody:
+    """A policy that knows nobody, and lets in whoever is known."""
+
+    async def identity(self, request):
+        return None
+
+    def is_known(self, request):
+        return self.identity(request) is not None
+
+    def permits(self, request, context, permission):
+        return self.is_known(request)
+
+
+class DecoratedNobody(Nobody):
+    identity = passing_on(Nobody.identity)
+
+
+class AsyncNobody(Nobody):
+    async def permits(self, request, context, permission):
+        return self.is_known(request)
+
+
+@pytest.mark.parametrize("policy", [Nobody, DecoratedNobody, AsyncNobody])
+def test_a_function_of_a_policy_gets_values_whoever_calls_it(ask, policy):
+    def configure(config):
+        config.set_security_policy(policy())
+        config.add_route("secret", "/")
+        config.add_view(
+            lambda request: Response("in"), route_name="secret", permission="x"
+        )
+
+    assert ask(make(configure), "/")[0].status == 403
+
+
+class TestIncludedTooLate:
+    """Views that were derived before have the policy and the callback as they are."""
+
+    def configure(self, config):
+        config.add_route("secret", "/")
+        config.add_view(
+            lambda request: Response("in"), route_name="secret", permission="x"
+        )
+
+    @pytest.mark.parametrize("autocommit", [True, False])
+    def test_a_policy_is_refused(self, autocommit):
+        config = Configurator(autocommit=autocommit)
+        config.set_security_policy(AsyncNobody())
+        self.configure(config)
+        config.commit()
+        with pytest.raises(ConfigurationError, match=r"AsyncNobody.*before the first"):
+            config.include("aioext")
+
+    def test_a_csrf_callback_is_refused(self):
+        async def unchecked(request):
+            return False
+
+        config = Configurator()
+        config.set_default_csrf_options(callback=unchecked)
+        self.configure(config)
+        config.commit()
+        with pytest.raises(ConfigurationError, match="coroutine functions"):
+            config.include("aioext")
+
+    def test_what_is_not_committed_is_adapted(self, ask):
+        config = Configurator(security_policy=AsyncNobody())
+        self.configure(config)
+        config.include("aioext")
+        assert ask(config.make_wsgi_app(), "/")[0].status == 403

@@ -292,7 +292,7 @@ def test_everything_is_adapted_once():
     adapt_hooks(registry)
     after = [registry.getUtility(each) for each in provided]
     assert all(one is other for one, other in zip(before, after, strict=True))
-    assert all(each.hook is factory for each in before[:3])
+    assert all(each.__wrapped__ is factory for each in before[:3])
     assert app.root_factory is before[0]
     assert app.root_factory == factory
     assert app.execution_policy is before[3]

@@ -1,7 +1,10 @@
 """Stand-ins of hooks: what they give, and how much they are like their hooks."""
 
 import asyncio
+import copy
+import functools
 import inspect
+import pickle
 import subprocess
 import sys
 import types
@@ -37,6 +40,23 @@ def generator():
     return "value"
 
 
+async def nobody(*args):
+    await asyncio.sleep(0)
+
+
+def wrapped(function):
+    return functools.wraps(function)(hidden_in(function))
+
+
+def hidden_in(function):
+    return lambda *args: function(*args)
+
+
+class Caller:
+    async def __call__(self):
+        return await nobody()
+
+
 class Awaitable:
     def __await__(self):
         return value().__await__()
@@ -52,6 +72,13 @@ class TestSettle:
     def test_it_waits_for_coroutines(self, settling, make, run):
         assert run(spawn_greenlet(lambda: settling(make()))) == "value"
         assert settling(make()) == "value"
+
+    @pytest.mark.parametrize("settling", [settle, settle_object])
+    def test_a_forgotten_await_is_made_up_for(self, settling):
+        async def forgetful():
+            return value()
+
+        assert settling(forgetful()) == "value"
 
     @pytest.mark.parametrize("settling", [settle, settle_object])
     def test_it_waits_for_futures(self, settling, run):
@@ -164,6 +191,49 @@ class TestMethods:
         plain = Plain()
         assert SettledMethods(plain, ["who"]).who() is plain
 
+    @pytest.mark.parametrize(
+        "hidden",
+        [
+            staticmethod(nobody),
+            classmethod(nobody),
+            wrapped(nobody),
+            hidden_in(nobody),
+            functools.partialmethod(nobody),
+        ],
+        ids=["static", "class", "wrapped", "hidden", "partial"],
+    )
+    def test_a_function_gets_the_value_of_a_coroutine_that_is_hidden(self, hidden):
+        class Policy:
+            identity = hidden
+
+            def permits(self):
+                return self.identity() is not None
+
+        assert SettledMethods(Policy(), ["identity", "permits"]).permits() is False
+
+    def test_and_that_of_one_that_it_only_returns(self):
+        class Policy:
+            async def load(self):
+                return None
+
+            def identity(self):
+                return self.load()
+
+            def permits(self):
+                return self.identity() is not None
+
+        assert SettledMethods(Policy(), ["identity", "permits"]).permits() is False
+
+    def test_and_that_of_an_object_which_is_called(self):
+        class Policy:
+            def __init__(self):
+                self.identity = Caller()
+
+            def permits(self):
+                return self.identity() is not None
+
+        assert SettledMethods(Policy(), ["identity", "permits"]).permits() is False
+
     def test_pyramids_own_methods_get_values(self):
         class Policy(SessionCSRFStoragePolicy):
             # Looks synchronous.
@@ -182,7 +252,7 @@ class TestMethods:
     def test_what_it_calls_may_be_replaced(self):
         settled = self.settled()
         settled.name = "other"
-        assert settled.coroutine() == settled.hook.name == "other"
+        assert settled.coroutine() == settled.__wrapped__.name == "other"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +266,7 @@ class TestMethods:
 )
 class TestAStandIn:
     def test_is_taken_for_its_hook(self, settled):
-        hook = settled.hook
+        hook = settled.__wrapped__
         assert settled == hook
         assert hook == settled
         assert settled == Settled(hook)
@@ -209,10 +279,10 @@ class TestAStandIn:
 
     def test_passes_attributes_on(self, settled):
         settled.attribute = 1
-        assert vars(settled.hook) == {"attribute": 1}
+        assert vars(settled.__wrapped__) == {"attribute": 1}
         del settled.attribute
         assert not hasattr(settled, "attribute")
-        assert not hasattr(settled.hook, "attribute")
+        assert not hasattr(settled.__wrapped__, "attribute")
 
     def test_is_ours(self, settled):
         assert is_own(settled)
@@ -271,3 +341,29 @@ def test_a_coroutine_that_nobody_awaits_fails_a_test(tmp_path):
     assert done.returncode == 1, done.stdout
     assert "PytestUnraisableExceptionWarning" in done.stdout
     assert "was never awaited" in done.stdout
+
+
+class Stateful(dict):
+    """Methods that use what Python and the application look for in the class."""
+
+    LEVEL = 3
+
+    async def permits(self):
+        return False
+
+    def identity(self):
+        return type(self).LEVEL, self["key"], len(self), isinstance(self, Stateful)
+
+
+def test_a_function_finds_the_class_of_its_hook():
+    settled = SettledMethods(Stateful(key="value"), ["permits", "identity"])
+    assert settled.identity() == (3, "value", 1, True)
+
+
+@pytest.mark.parametrize(
+    "stand_in", [Settled(settle), SettledMethods(Path("a"), ["name"])], ids=repr
+)
+def test_a_copy_is_one_of_the_hook(stand_in):
+    for copied in (copy.copy(stand_in), copy.deepcopy(stand_in)):
+        assert copied == stand_in
+    assert pickle.loads(pickle.dumps(stand_in)) == stand_in

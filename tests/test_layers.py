@@ -96,6 +96,7 @@ PRIVATE_ATTRIBUTES = {
     "_close_connection": "aioext.sqlalchemy.pool",
     "_create_connection": "aioext.sqlalchemy.pool",
     "_queue_class": "aioext.sqlalchemy.pool",
+    "_sqla_logger_namespace": "aioext.sqlalchemy.pool",
 }
 
 # Documented, whatever the underscore says.

@@ -2,13 +2,14 @@
 
 import asyncio
 import gc
+import types
 
 import pytest
 from asgi import Client
 from inprocess import answer, make_app
 from pyramid.config import Configurator
 from pyramid.interfaces import IRequest, IRequestFactory
-from pyramid.request import Request
+from pyramid.request import Request, apply_request_extensions
 from pyramid.response import Response
 from pyramid.scripting import prepare
 
@@ -331,3 +332,13 @@ def test_a_subrequest_of_another_class_has_them(steps):
         lambda config: config.add_view(inner, name="inner"),
     )
     assert answer(app).body == b"False"
+
+
+def test_an_object_that_keeps_its_class_gets_the_methods_of_requests():
+    config = Configurator()
+    config.include("aioext")
+    config.add_request_method(lambda request: "there", "method")
+    config.commit()
+    request = types.SimpleNamespace(registry=config.registry)
+    apply_request_extensions(request)
+    assert request.method() == "there"

@@ -26,7 +26,7 @@ from sqlalchemy_apps import (
     open_store,
 )
 from webtest import TestApp
-from zope.sqlalchemy import register
+from zope.sqlalchemy import mark_changed, register
 
 import aioext
 from aioext import sqlalchemy as database
@@ -560,3 +560,28 @@ def test_a_session_is_no_garbage(sqlite):
             gc.enable()
 
     assert asyncio.run(count()) == []
+
+
+def test_a_session_is_marked_without_naming_its_manager(store):
+    def mark(request):
+        mark_changed(request.dbsession)
+        insert = text("INSERT INTO author (name) VALUES ('Bronte')")
+        request.dbsession.execute(insert)
+        return Response("marked")
+
+    def configure(config):
+        # Nothing has asked the session before.
+        config.add_view(mark, name="mark")
+
+    app = make_app("aioext.sqlalchemy", configure, settings=store.settings)
+    (client,) = ask(app, "/mark")
+    assert client.status == 200
+    assert store.names() == ["Austen", "Bronte"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_connections_before_threads_are_warned_of(mode, caplog):
+    settings = {"sqlalchemy.url": "sqlite+aiosqlite://", "aioext.sync_views": mode}
+    make_app("aioext.sqlalchemy", settings=settings)
+    told = [each for each in caplog.messages if "have a connection" in each]
+    assert len(told) == (mode == "executor")

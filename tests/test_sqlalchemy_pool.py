@@ -239,6 +239,9 @@ class TestPool:
         # In debug mode a loop refuses what another thread must not do to it.
         assert run(main(), debug=debug) == [1] * 8
 
+    def test_it_logs_where_pools_do(self, engine):
+        assert engine.pool.logger.name.startswith("sqlalchemy.pool")
+
     def test_a_connection_that_is_forgotten_is_closed(self, engine, run):
         async def main():
             connection = await spawn_greenlet(engine.connect)
@@ -247,8 +250,16 @@ class TestPool:
                 gc.collect()
             assert engine.pool.checkedout() == 0
             await spawn_greenlet(engine.dispose)
+            # aiosqlite's threads have a last word for the loop.
+            await asyncio.to_thread(join_drivers)
 
         run(main())
+
+
+def join_drivers():
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            thread.join()
 
 
 def test_where_nothing_can_wait_the_cure_is_told(run):

@@ -1,6 +1,7 @@
 """Transactions of pyramid_tm: of one request each, and aborted or committed whole."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import sys
@@ -27,6 +28,7 @@ from aioext import transaction as guarding
 from aioext import wait
 from aioext.config.policy import LAST
 from aioext.transaction import adapt_transactions, shield
+from aioext.tweens import async_tween
 
 TM_TWEEN = "pyramid_tm.tm_tween_factory"
 
@@ -386,10 +388,52 @@ def test_a_request_whose_time_is_over(run, kind, point, end):
     assert passed[-len(end) :] == end
 
 
+@async_tween
+def twice(handler, registry):
+    async def tween(request):
+        try:
+            async with asyncio.timeout(0.05):
+                return await handler(request)
+        except TimeoutError:
+            journey_of(request).stop = None
+            return await handler(request)
+
+    return tween
+
+
+def test_a_tween_above_may_call_again_what_has_taken_too_long():
+    journey = Journey("view")
+
+    def configure(config):
+        config.set_security_policy(Policy())
+        config.add_tween(f"{__name__}.twice", over=TM_TWEEN)
+        config.add_view(on_loop)
+
+    settings = {"journey": journey, "tm.commit_veto": veto}
+    app = make_app("pyramid_tm", configure, settings=settings)
+    assert answer(app).response[0] == 200
+    assert journey.passed[:5] == ["user", "view", "abort", "user", "view"]
+    assert "tpc_finish" in journey.passed
+
+
 def test_on_a_plain_wsgi_server_the_same_is_passed():
     app, journey = make_journey(None)
     assert TestApp(app.app).get("/").body == b"done"
     assert journey.passed[-len(COMMITTED) - 1 :] == [*COMMITTED, "abort"]
+
+
+def test_a_view_that_swallows_its_deadline_commits_nothing(run):
+    async def view(request):
+        with contextlib.suppress(asyncio.CancelledError):
+            await journey_of(request)._hold()
+        return Response("too late")
+
+    options = {"aioext.request_timeout": "0.05"}
+    app, journey = make_journey(None, view=view, **options)
+    client = run(time_out_there(app, journey))
+    assert client.response[0] == 503
+    assert journey.passed[-1] == "abort"
+    assert "tpc_begin" not in journey.passed
 
 
 def test_a_subrequest_with_tweens_has_a_transaction_of_its_own(run):

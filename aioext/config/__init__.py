@@ -18,7 +18,7 @@ from ..executor import Executor
 from ..hooks.derivers import install_derivers
 from ..hooks.predicates import install_predicates
 from ..hooks.tweens import install_tweens
-from ..hooks.utilities import adapt_captured
+from ..hooks.utilities import adapt_captured, refuse_captured
 from ..interfaces import IExecutor, ILifespan, ISettings
 from ..lifespan import Lifespan
 from ..request import adapt_other_requests
@@ -109,12 +109,14 @@ class _ProvisionalMapper(CoroutineOrExecutorMapper):
 def _prepare(registry: Any) -> None:
     # A configuration that was committed may include aioext once more.
     registered = _utilities(registry)
+    # It looks at what is there before anything of ours is.
+    install_predicates(registry)
     if ILifespan not in registered:
+        refuse_captured(registry)
         registry.registerUtility(Lifespan(registry), ILifespan)
         registry.registerHandler(application_created, (IApplicationCreated,))
     if IViewMapperFactory not in registered:
         registry.registerUtility(_ProvisionalMapper, IViewMapperFactory)
-    install_predicates(registry)
     install_derivers(registry)
     install_tweens(registry)
 

@@ -8,7 +8,6 @@ if it has to be.
 
 from __future__ import annotations
 
-import inspect
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -22,7 +21,7 @@ from .. import bridge
 from ..body import adapt_body
 from ..exceptions import explain
 from ..executor import current_executor
-from ..hooks.values import settle
+from ..hooks.values import is_coroutine, settle
 from ..views import Kind, drive, kind_of, make_awaitable, resolve_partial
 from ..websocket.handshake import handshake_of
 
@@ -170,14 +169,10 @@ def _in_executor(mapped: MappedView) -> MappedView:
 
 def _settle(result: Any) -> Any:
     # A decorator may hide what it wraps, so the result is asked, not the view.
-    if type(result) is types.GeneratorType and _is_awaitable_generator(result):
+    if type(result) is types.GeneratorType and is_coroutine(result):
         # What it yields may be meant for a body, which it is then told.
         return settle(drive(result))
     return settle(result)
-
-
-def _is_awaitable_generator(generator: types.GeneratorType) -> bool:
-    return bool(generator.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
 
 NOT_A_COROUTINE = """\

@@ -23,6 +23,7 @@ from pyramid.util import object_description
 from ..exceptions import explain
 from ..greenlets import close
 from .chain import Delegate, stand_in_for
+from .utilities import kinds_of_views
 from .values import Settled, is_coroutine
 
 __all__ = ["install_predicates"]
@@ -32,7 +33,13 @@ NAMES = ("view", "route", "subscriber")
 
 
 def install_predicates(registry: Any) -> None:
-    """Have the predicates of ``registry`` give values; idempotent."""
+    """Have the predicates of ``registry`` give values; idempotent.
+
+    Raises:
+        ConfigurationError: there are some already, and they cannot be found.
+    """
+    if isinstance(registry.queryUtility(IPredicateList, "view"), Delegate):
+        return
     config = Configurator(registry=registry)
     for name in NAMES:
         config.get_predlist(name)
@@ -111,12 +118,16 @@ class _OfEvent(Settled):
 
 def _adapt_made(config: Any) -> None:
     # Views and subscribers leave their lists to the introspector only.
-    introspector = config.introspector
+    introspector, registry = config.introspector, config.registry
+    if not introspector.categories():
+        handlers = any(True for _ in registry.registeredHandlers())
+        if handlers or kinds_of_views(registry):
+            raise ConfigurationError(explain(UNSEEN, "include-too-late"))
     for view in introspector.get_category("views", default=()):
         _adapt_in_place(view["introspectable"].get("predicates"))
     for subscriber in introspector.get_category("subscribers", default=()):
         _adapt_in_place(subscriber["introspectable"].get("derived_predicates"))
-    mapper = config.registry.queryUtility(IRoutesMapper)
+    mapper = registry.queryUtility(IRoutesMapper)
     if mapper is not None:
         for route in mapper.get_routes(include_static=True):
             _adapt_in_place(route.predicates)
@@ -125,3 +136,10 @@ def _adapt_made(config: Any) -> None:
 def _adapt_in_place(predicates: list[Any] | None) -> None:
     if predicates:
         predicates[:] = map(_settled, predicates)
+
+
+UNSEEN = """\
+Views or subscribers were committed before aioext was included, and the configuration \
+has introspection=False: their predicates cannot be found, and one that is a coroutine \
+function would let everything in. Put config.include("aioext") before the first \
+config.commit(), or leave introspection on."""

@@ -8,12 +8,14 @@ becomes JSON: it is waited for.
 from __future__ import annotations
 
 import asyncio
+import copy
 import types
 from typing import Any
 
 from pyramid.interfaces import IJSONAdapter, IRendererFactory
-from pyramid.renderers import JSON
+from pyramid.renderers import JSON, json_renderer_factory
 from zope.interface import implementedBy
+from zope.interface.registry import Components
 
 from .. import bridge
 from .utilities import replace_utility
@@ -25,10 +27,20 @@ __all__ = ["adapt_renderers"]
 def adapt_renderers(registry: Any) -> None:
     """Have every renderer give a string, bytes or a body; idempotent."""
     for name, factory in list(registry.getUtilitiesFor(IRendererFactory)):
+        if factory is json_renderer_factory:
+            factory = _own(factory)
+            replace_utility(registry, factory, IRendererFactory, name)
         if isinstance(factory, JSON):
             _teach(factory)
         if not is_own(factory):
             replace_utility(registry, _Factory(factory), IRendererFactory, name)
+
+
+def _own(renderer: JSON) -> JSON:
+    # Pyramid's is one for the process. Adapters that it is given are found here, too.
+    own = copy.copy(renderer)
+    own.components = Components(bases=(renderer.components,))
+    return own
 
 
 def _teach(renderer: JSON) -> None:

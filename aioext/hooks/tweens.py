@@ -16,6 +16,7 @@ from typing import Any
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import ITweens
 
+from .. import transaction
 from ..exceptions import explain
 from ..greenlets import close
 from ..views import Kind, kind_of
@@ -39,7 +40,10 @@ class _Tweens(Delegate):
         # to it is looked up before any subscriber could adapt the others.
         adapt_subscribers(registry)
         for name, factory in reversed(self.explicit or self.implicit()):
-            handler = _checked(name, factory(handler, registry), handler)
+            tween = factory(handler, registry)
+            if name == transaction.TWEEN:
+                tween = transaction.ending(tween)
+            handler = _checked(name, tween, handler)
         return handler
 
 

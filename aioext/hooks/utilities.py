@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import (
     IAuthenticationPolicy,
     IAuthorizationPolicy,
@@ -17,16 +18,35 @@ from pyramid.interfaces import (
     IDefaultCSRFOptions,
     IDefaultRootFactory,
     ILocaleNegotiator,
+    IMultiView,
     IResponseFactory,
     IRootFactory,
+    ISecuredView,
     ISecurityPolicy,
     ISessionFactory,
+    IView,
 )
 from pyramid.security import LegacySecurityPolicy
+from pyramid.util import object_description
+from pyramid.view import default_exceptionresponse_view
 
-from .values import Settled, SettledMethods, is_own, settle_object
+from ..exceptions import explain
+from .values import (
+    Settled,
+    SettledMethods,
+    has_coroutines,
+    is_own,
+    settle_object,
+)
 
-__all__ = ["adapt_captured", "adapt_factory", "adapt_utilities", "replace_utility"]
+__all__ = [
+    "adapt_captured",
+    "adapt_factory",
+    "adapt_utilities",
+    "kinds_of_views",
+    "refuse_captured",
+    "replace_utility",
+]
 
 Adapter = Callable[[Any], Any]
 
@@ -83,23 +103,24 @@ def _adapt_function(function: Any) -> Any:
 def _methods(*methods: str, objects: tuple[str, ...] = ()) -> Adapter:
     def adapt(policy: Any) -> Any:
         # A subclass may have coroutines.
-        if type(policy) is LegacySecurityPolicy or _is_adapted(policy):
+        if not _is_to_adapt(policy):
             return policy
         return SettledMethods(policy, methods, objects)
 
     return adapt
 
 
-def _is_adapted(utility: Any) -> bool:
-    return issubclass(type(utility), SettledMethods)
+def _is_to_adapt(policy: Any) -> bool:
+    return not (
+        type(policy) is LegacySecurityPolicy or issubclass(type(policy), SettledMethods)
+    )
 
 
 # A policy that is Pyramid's own calls what is the application's: callbacks,
 # sessions, methods of subclasses. The legacy security policy asks the other two.
+POLICY = "authenticated_userid", "permits", "remember", "forget"
 ADAPTERS: dict[Any, Adapter] = {
-    ISecurityPolicy: _methods(
-        "authenticated_userid", "permits", "remember", "forget", objects=("identity",)
-    ),
+    ISecurityPolicy: _methods(*POLICY, objects=("identity",)),
     IAuthenticationPolicy: _methods(
         "authenticated_userid",
         "unauthenticated_userid",
@@ -123,3 +144,46 @@ ADAPTERS: dict[Any, Adapter] = {
 }
 
 CAPTURED = (ISecurityPolicy, IDefaultCSRFOptions)
+
+
+def refuse_captured(registry: Any) -> None:
+    """Refuse decisions that views were derived with before aioext was included.
+
+    Raises:
+        ConfigurationError: one of them is a coroutine function. The views keep it, and
+            would take its coroutine for a yes.
+    """
+    derived = kinds_of_views(registry)
+    for provided, (names, views) in DECISIONS.items():
+        hook = registry.queryUtility(provided)
+        if hook is None or derived.isdisjoint(views) or not _is_to_adapt(hook):
+            continue
+        if has_coroutines(hook, names):
+            message = TOO_LATE.format(object_description(hook))
+            raise ConfigurationError(explain(message, "include-too-late"))
+
+
+def kinds_of_views(registry: Any) -> set[Any]:
+    """The interfaces of the views that an application has configured so far."""
+    return {
+        each.provided
+        for each in registry.registeredAdapters()
+        if each.provided in (IView, ISecuredView, IMultiView)
+        and _original(each.factory) is not default_exceptionresponse_view
+    }
+
+
+def _original(view: Any) -> Any:
+    return getattr(view, "__original_view__", None)
+
+
+# What views keep of CAPTURED, and the views that do.
+DECISIONS = {
+    ISecurityPolicy: ((*POLICY, "identity"), (ISecuredView, IMultiView)),
+    IDefaultCSRFOptions: (("callback",), (IView, ISecuredView, IMultiView)),
+}
+
+TOO_LATE = """\
+The {} has coroutine functions, and views that ask it were configured before aioext \
+was included: they would take a coroutine for a yes. Put config.include("aioext") \
+before the first config.commit(), or, with autocommit, before the first view."""

@@ -173,6 +173,8 @@ class SharedPool(AsyncAdaptedQueuePool):
     """A pool of asynchronous connections that threads may use as well."""
 
     _queue_class = SharedQueue
+    # Where SQLAlchemy's pools log, which are silent unless they are told to speak.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.SharedPool"
 
     def _create_connection(self) -> Any:
         return on_loop(super()._create_connection)

@@ -133,6 +133,9 @@ def dbsession(request: Any) -> Session:
         request.add_finished_callback(_forget)
         if not request.environ.get("tm.active"):
             _wait_at_the_end(manager)
+    # mark_changed(session) would join it to the thread's transaction otherwise, which
+    # nobody ends.
+    made.tell("join_transaction", made)
     return made
 
 
