@@ -234,6 +234,15 @@ class TestMethods:
 
         assert SettledMethods(Policy(), ["identity", "permits"]).permits() is False
 
+    def test_and_that_of_a_function_which_a_property_gives(self):
+        class Policy:
+            identity = property(lambda self: nobody)
+
+            def permits(self):
+                return self.identity() is not None
+
+        assert SettledMethods(Policy(), ["identity", "permits"]).permits() is False
+
     def test_pyramids_own_methods_get_values(self):
         class Policy(SessionCSRFStoragePolicy):
             # Looks synchronous.

@@ -264,8 +264,11 @@ def has_coroutines(hook: Any, names: Collection[str]) -> bool:
         names: which of its own attributes may be functions as well.
     """
     own = getattr(hook, "__dict__", {})
-    return _class_has_coroutines(type(hook)) or any(
-        _may_give_a_coroutine(own[name]) for name in names if name in own
+    return (
+        _class_has_coroutines(type(hook))
+        or any(_may_give_a_coroutine(own[name]) for name in names if name in own)
+        # What a property gives, and that is called then, cannot be seen.
+        or any(isinstance(getattr(type(hook), name, None), property) for name in names)
     )
 
 
