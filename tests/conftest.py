@@ -55,9 +55,10 @@ def script():
     return script
 
 
-def pytest_collection_finish():
+@pytest.fixture(autouse=True, scope="module")
+def _freeze_garbage():
     # The collections after each test are not to look through everything that was
-    # imported, over and over.
+    # imported, and that earlier modules have left, over and over.
     gc.collect()
     gc.freeze()
 
