@@ -244,22 +244,23 @@ class TestPool:
 
     def test_a_connection_that_is_forgotten_is_closed(self, engine, run):
         async def main():
+            before = set(threading.enumerate())
             connection = await spawn_greenlet(engine.connect)
             with pytest.warns(SAWarning, match="garbage collector"):  # noqa: PT031
                 del connection
                 gc.collect()
             assert engine.pool.checkedout() == 0
             await spawn_greenlet(engine.dispose)
-            # aiosqlite's threads have a last word for the loop.
-            await asyncio.to_thread(join_drivers)
+            # The driver's thread has a last word for the loop.
+            await asyncio.to_thread(join_drivers, before)
 
         run(main())
 
 
-def join_drivers():
-    for thread in threading.enumerate():
+def join_drivers(before):
+    for thread in set(threading.enumerate()) - before:
         if "_connection_worker_thread" in thread.name:
-            thread.join()
+            thread.join(30)
 
 
 def test_where_nothing_can_wait_the_cure_is_told(run):
