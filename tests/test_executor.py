@@ -560,6 +560,7 @@ def test_a_forked_process_has_threads_of_its_own(script):
 
 def test_a_task_that_outlives_a_job_does_not_keep_its_scope(with_executor):
     scopes, tasks = [], []
+    gone = threading.Event()
 
     async def wait_for(event):
         await event.wait()
@@ -568,16 +569,16 @@ def test_a_task_that_outlives_a_job_does_not_keep_its_scope(with_executor):
         tasks.append(asyncio.create_task(wait_for(event)))
 
     def function(event):
-        scopes.append(weakref.ref(threads.current_scope()))
+        scopes.append(weakref.ref(threads.current_scope(), lambda ref: gone.set()))
         wait(leave_behind(event))
 
     async def use(executor):
         event = asyncio.Event()
         await executor.run(function, event)
         gc.collect()
-        # The thread is about to let go of it.
-        while scopes[0]() is not None:
-            await asyncio.sleep(0.001)
+        # The thread may still be about to let go of it.
+        await asyncio.to_thread(gone.wait, DEADLINE)
+        assert scopes[0]() is None
         event.set()
         await tasks[0]
 
