@@ -633,7 +633,10 @@ def test_nothing_is_left_of_1000_disconnects_at_every_stage(server):
     # What is made at the first use, and kept, is no leak.
     disconnect_at_every_stage(server, BATCH)
     before = {**server.counts, "objects": sys.maxsize}
-    before["objects"] = counts_at_rest(server, before)["objects"] + DISCONNECTS
+    # Some objects live on for as long as a timer would have run: one for each
+    # seven disconnects at most. A connection that is kept has dozens.
+    allowed = 2 * DISCONNECTS
+    before["objects"] = counts_at_rest(server, before)["objects"] + allowed
     disconnect_at_every_stage(server, DISCONNECTS)
     counts_at_rest(server, before)
     # Their threads are free as well.
