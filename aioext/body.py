@@ -8,14 +8,28 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+import copy
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+)
 from typing import IO, Any
 
 from . import bridge
 from .executor import current_executor
 from .interfaces import IExecutor
 
-__all__ = ["AsyncBody", "ExecutorBody", "FileWrapper", "adapt_body"]
+__all__ = [
+    "AsyncBody",
+    "CalledBody",
+    "ExecutorBody",
+    "FileWrapper",
+    "adapt_body",
+    "replace_body",
+]
 
 _END = object()
 
@@ -63,24 +77,26 @@ async def _aclose(closable: Any) -> None:
         closable.close()
 
 
-class ExecutorBody:
-    """An iterator whose every step, and whose end, runs in a thread.
+class CalledBody:
+    """An iterator whose every step, and whose end, somebody else calls.
 
-    One step at a time and none ahead, so a chunk is sent when it is made, and
-    a slow client keeps no thread. Consecutive steps may run in different
-    threads.
+    Args:
+        chunks: the body.
+        call: calls the function that it is given, where it should run.
     """
 
-    def __init__(self, chunks: Iterable[bytes], executor: IExecutor) -> None:
+    def __init__(
+        self, chunks: Iterable[bytes], call: Callable[[Callable[[], Any]], Any]
+    ) -> None:
         self._body = chunks
         self._chunks: Iterator[bytes] | None = None
-        self._executor = executor
+        self._call = call
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        chunk = self._executor.call(self._next)
+        chunk = self._call(self._next)
         if chunk is _END:
             raise StopIteration
         return chunk
@@ -91,17 +107,34 @@ class ExecutorBody:
         return next(self._chunks, _END)
 
     def close(self) -> None:
-        """Close the body in a thread, if it can be closed."""
+        """Close the body, if it can be closed."""
         close = getattr(self._body, "close", None)
         if close is not None:
-            self._executor.call(close)
+            self._call(close)
 
     def __getattr__(self, name: str) -> Any:
         # WebOb asks a body that can give a range of itself for it.
         if name != "app_iter_range":
             raise AttributeError(name)
         give_range = self._body.app_iter_range  # type: ignore[attr-defined]
-        return lambda start, stop: ExecutorBody(give_range(start, stop), self._executor)
+        return lambda start, stop: self._with(give_range(start, stop))
+
+    def _with(self, chunks: Iterable[bytes]) -> CalledBody:
+        other = copy.copy(self)
+        other._body, other._chunks = chunks, None
+        return other
+
+
+class ExecutorBody(CalledBody):
+    """An iterator whose every step, and whose end, runs in a thread.
+
+    One step at a time and none ahead, so a chunk is sent when it is made, and
+    a slow client keeps no thread. Consecutive steps may run in different
+    threads.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], executor: IExecutor) -> None:
+        super().__init__(chunks, executor.call)
 
 
 class FileWrapper:
@@ -148,16 +181,17 @@ def adapt_body(response: Any, executor: IExecutor | None = None) -> Any:
     if body is None or type(body) in (list, tuple):
         return response
     if hasattr(body, "__aiter__") and not hasattr(body, "__iter__"):
-        _replace(response, AsyncBody(body))
+        replace_body(response, AsyncBody(body))
     elif executor is not None and not isinstance(body, _ADAPTED):
-        _replace(response, ExecutorBody(body, executor))
+        replace_body(response, ExecutorBody(body, executor))
     return response
 
 
 _ADAPTED = (AsyncBody, ExecutorBody, FileWrapper)
 
 
-def _replace(response: Any, body: Any) -> None:
+def replace_body(response: Any, body: Any) -> None:
+    """Give a response another body, of the same length."""
     # WebOb forgets the length when the body is assigned.
     length = response.content_length
     response.app_iter = body

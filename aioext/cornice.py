@@ -28,11 +28,9 @@ from .exceptions import explain
 from .executor import current_executor
 from .hooks.values import Settled
 from .interfaces import ISettings
-from .views import Kind, kind_of
+from .views import COROUTINES, kind_of
 
 __all__ = ["includeme"]
-
-COROUTINES = (Kind.COROUTINE, Kind.WRAPPED_COROUTINE)
 
 
 def includeme(config: Any) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from .exceptions import explain
 
 __all__ = [
+    "COROUTINES",
     "Kind",
     "drive",
     "kind_of",
@@ -43,6 +44,9 @@ class Kind(enum.Enum):
     WRAPPED_COROUTINE = "a function around a coroutine"
     WRAPPED_GENERATOR = "a function around a generator"
 
+
+# Those whose call gives a coroutine, or is meant to.
+COROUTINES = (Kind.COROUTINE, Kind.WRAPPED_COROUTINE)
 
 WRAPPED = {
     Kind.COROUTINE: Kind.WRAPPED_COROUTINE,

@@ -26,6 +26,21 @@ def make(*steps, settings=None, **options):
     return config.make_wsgi_app()
 
 
+def commit(config):
+    """A step that commits what was configured so far."""
+    config.commit()
+
+
+def add_view(view, **options):
+    """A step that adds a view for every path."""
+
+    def add(config):
+        config.add_route("any", "/*any")
+        config.add_view(view, route_name="any", **options)
+
+    return add
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came of a request."""

@@ -65,7 +65,7 @@ def configure(config):
     for view, mapper, pattern in [
         (profile, InlineMapper, "/profile/{calls}"),
         (noise, CoroutineMapper, "/noise/{profiles}"),
-        (work, InlineMapper, "/work/{calls}"),
+        (work, InlineMapper, "/busy/{calls}"),
         (parent, InlineMapper, "/parent/{use_tweens}"),
         (child, CoroutineMapper, "/child"),
         (form, ExecutorMapper, "/form"),
@@ -393,7 +393,7 @@ def test_a_websocket_is_opened(run):
 def test_the_panels_are_right_without_a_loop():
     with served("process", configure, SETTINGS) as site:
         app = TestApp(site.app.app, extra_environ={"REMOTE_ADDR": "127.0.0.1"})
-        app.get("/work/3", headers=PROFILED)
+        app.get("/busy/3", headers=PROFILED)
         [facts] = app.post("/panels").json
     assert facts["log"][1:-1] == ["coroutine of 3", "thread of 3", "task of 3"]
     assert facts["queries"] == ["3"]
@@ -403,7 +403,7 @@ def test_the_panels_are_right_without_a_loop():
 def test_a_request_in_a_thread_is_profiled_there():
     settings = {**SETTINGS, "aioext.sync_views": "request"}
     with served("process", configure, settings) as site:
-        asks = [Ask(f"/work/{calls}", headers=PROFILED) for calls in (1, 2, 3)]
+        asks = [Ask(f"/busy/{calls}", headers=PROFILED) for calls in (1, 2, 3)]
         answers = found(site, *site.overlap(asks, FORWARDS))
     assert [each["calls"]["own_work"][0] for each in answers] == [1, 2, 3]
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from hook_apps import OnLoop, OnWsgi, make
+from hook_apps import OnLoop, OnWsgi, add_view, commit, make
 from pyramid.interfaces import IRendererFactory
 from pyramid.renderers import (
     JSON,
@@ -23,18 +23,6 @@ from aioext.hooks import adapt_hooks
 @pytest.fixture(params=[OnLoop, OnWsgi])
 def ask(request):
     return request.param()
-
-
-def commit(config):
-    config.commit()
-
-
-def add_view(view, **options):
-    def add(config):
-        config.add_route("any", "/*any")
-        config.add_view(view, route_name="any", **options)
-
-    return add
 
 
 def add_renderer(factory, name="own"):

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from hook_apps import OnLoop, OnWsgi, make
+from hook_apps import OnLoop, OnWsgi, add_view, commit, make
 from pyramid.interfaces import IRequestExtensions
 from pyramid.request import Request, RequestLocalCache
 from pyramid.response import Response
@@ -16,18 +16,6 @@ from aioext.hooks import adapt_hooks
 @pytest.fixture(params=[OnLoop, OnWsgi])
 def ask(request):
     return request.param()
-
-
-def commit(config):
-    config.commit()
-
-
-def add_view(view, **options):
-    def add(config):
-        config.add_route("any", "/*any")
-        config.add_view(view, route_name="any", **options)
-
-    return add
 
 
 def add_method(function, name=None, **options):

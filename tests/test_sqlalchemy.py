@@ -30,11 +30,12 @@ from zope.sqlalchemy import mark_changed, register
 
 import aioext
 from aioext import sqlalchemy as database
+from aioext.body import CalledBody
 from aioext.eventsource import EventSourceMapper
 from aioext.exceptions import NoTransaction, ScopeError
 from aioext.sqlalchemy.interfaces import IEngines
-from aioext.sqlalchemy.policy import _Body
 from aioext.sqlalchemy.session import EVENTS, KEY
+from aioext.threads import provide
 from aioext.websocket import WebsocketMapper
 
 __all__ = ["postgresql"]
@@ -178,7 +179,7 @@ def test_a_range_of_a_body_can_be_asked_for(sqlite):
     assert app.get("/").headers["Content-Length"] == "4"
     assert body.closed
     assert app.get("/", headers={"Range": "bytes=1-2"}).body == b"od"
-    assert not hasattr(_Body([]), "anything_else")
+    assert not hasattr(CalledBody([], provide), "anything_else")
 
 
 def test_it_works_in_scripts(store):

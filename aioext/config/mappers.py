@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pyramid.exceptions import ConfigurationError
-from pyramid.util import object_description
 from pyramid.viewderivers import DefaultViewMapper
 from webob import Response
 
@@ -21,6 +20,7 @@ from .. import bridge
 from ..body import adapt_body
 from ..exceptions import explain
 from ..executor import current_executor
+from ..hooks.derivers import describe
 from ..hooks.values import is_coroutine, settle
 from ..views import Kind, drive, kind_of, make_awaitable, resolve_partial
 from ..websocket.handshake import handshake_of
@@ -60,12 +60,6 @@ class AioextMapper(DefaultViewMapper):
     def adapt(self, view: Any, mapped: MappedView, kind: Kind) -> MappedView:
         """Wrap ``mapped``, which calls ``view``, a callable of that kind."""
         raise NotImplementedError
-
-
-def describe(view: Any, attr: str | None) -> str:
-    """How a view is called in a message."""
-    what = object_description(view)
-    return f"{attr} of {what}" if attr else what
 
 
 def refuse(view: Any, attr: str | None, why: str) -> NoReturn:

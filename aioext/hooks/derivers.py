@@ -29,7 +29,7 @@ from ..views import Kind, kind_of, mark_synchronized
 from .chain import Delegate, stand_in_for
 from .values import is_coroutine, settle
 
-__all__ = ["install_derivers", "mapper_of", "settled_view"]
+__all__ = ["describe", "install_derivers", "mapper_of", "settled_view"]
 
 View = Callable[[Any, Any], Any]
 
@@ -127,10 +127,14 @@ def settled_view(view: View) -> View:
     return settled_view
 
 
+def describe(view: Any, attr: str | None) -> str:
+    """How a view is called in a message."""
+    what = object_description(view)
+    return f"{attr} of {what}" if attr else what
+
+
 def _refused(message: str, info: Any, who: str) -> ConfigurationError:
-    view = object_description(info.original_view)
-    attr = info.options.get("attr")
-    view = f"{attr} of {view}" if attr else view
+    view = describe(info.original_view, info.options.get("attr"))
     return ConfigurationError(explain(message.format(who, view), "async-wrapper"))
 
 

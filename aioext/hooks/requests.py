@@ -15,12 +15,10 @@ from typing import Any
 from pyramid.decorator import reify
 from pyramid.interfaces import IRequestExtensions
 
-from ..views import Kind, kind_of
+from ..views import COROUTINES, kind_of
 from .values import Settled, SettledMethods, settle, settle_object
 
 __all__ = ["adapt_request_properties", "adapted_methods"]
-
-COROUTINES = (Kind.COROUTINE, Kind.WRAPPED_COROUTINE)
 
 
 def adapt_request_properties(registry: Any) -> None:

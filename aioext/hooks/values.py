@@ -36,7 +36,7 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Self
 
 from .. import bridge
-from ..views import Kind, kind_of
+from ..views import COROUTINES, Kind, kind_of
 
 __all__ = [
     "Settled",
@@ -305,9 +305,6 @@ def _gives_coroutines(method: Any) -> bool:
     known = type(method) is types.FunctionType
     kind = _kind_of(method) if known else kind_of(method)
     return kind in COROUTINES
-
-
-COROUTINES = (Kind.COROUTINE, Kind.WRAPPED_COROUTINE)
 
 
 class _Awaiting(_StandIn):

@@ -13,12 +13,11 @@ from pyramid.viewderivers import requestonly
 from .. import bridge, greenlets
 from ..exceptions import explain
 from ..executor import Executor
-from ..views import Kind, drive, kind_of, make_awaitable
+from ..views import COROUTINES, Kind, drive, kind_of, make_awaitable
 from .connection import SyncWebSocket, WebSocket
 
 __all__ = ["Handler", "make_binder"]
 
-COROUTINES = (Kind.COROUTINE, Kind.WRAPPED_COROUTINE)
 GENERATORS = (Kind.GENERATOR, Kind.WRAPPED_GENERATOR)
 WRAPPED = (Kind.WRAPPED_COROUTINE, Kind.WRAPPED_GENERATOR)
 POSITIONAL = (
