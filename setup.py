@@ -37,6 +37,8 @@ sqlalchemy = [
     "zope.sqlalchemy >= 3.0",
 ]
 testing = ["WebTest"]
+uvicorn = ["uvicorn >= 0.36"]
+# To be built with its asyncio mode; docs/uwsgi.rst says how.
 uwsgi = ["uwsgi >= 2.0.31"]
 
 lint = ["ruff >= 0.12"]
@@ -56,6 +58,8 @@ tests = [
     "bcrypt",  # for the application that is ported
     "cookiecutter >= 2.6",
     "cornice",
+    "daphne",
+    "flask",
     "gevent",
     "granian",
     "greenback",
@@ -65,6 +69,7 @@ tests = [
     "opentelemetry-instrumentation-wsgi",
     "opentelemetry-sdk",
     "packaging",
+    "paste",  # for its composite of applications
     "psycopg[binary]",
     "ptpython",  # for pshell
     "pyramid_beaker",
@@ -83,6 +88,8 @@ tests = [
     "selenium",
     # Pyramid reads assets through pkg_resources, which setuptools 82 dropped.
     "setuptools >= 77, < 82",
+    "starlette",
+    "tox",  # for the interpreters that it finds
     "trustme",
     "uvicorn",
     "waitress",
@@ -156,10 +163,12 @@ setup(
         "sqlalchemy": sqlalchemy,
         "test": tests,
         "testing": testing,
+        "uvicorn": uvicorn,
         "uwsgi": uwsgi,
     },
     entry_points={
         "console_scripts": ["pcreate = aioext.scripts.pcreate:main"],
+        "paste.server_factory": ["uvicorn = aioext.asgi.uvicorn:make_server"],
         "pyramid.pshell_runner": ["aioext = aioext.pshell:run_shell"],
         "pyramid.scaffold": [
             "aio_starter = aioext.scaffolds:aio_starter",

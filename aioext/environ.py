@@ -80,7 +80,8 @@ def build_environ(scope: Scope, base: dict[str, Any]) -> dict[str, Any]:
     environ["SCRIPT_NAME"] = root_path
     environ["PATH_INFO"] = path
     environ["QUERY_STRING"] = scope["query_string"].decode("latin-1")
-    environ["SERVER_PROTOCOL"] = "HTTP/" + scope["http_version"]
+    # daphne leaves it out for WebSockets, as it may.
+    environ["SERVER_PROTOCOL"] = "HTTP/" + scope.get("http_version", "1.1")
     environ["wsgi.url_scheme"] = scope.get("scheme", "http")
     environ["asgi.scope"] = scope
     _add_addresses(environ, scope)
