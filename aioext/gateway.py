@@ -26,6 +26,10 @@ whole connection in one Task), or that was made by a request, would show the
 one request's context variables to the other: such a request gets a Task and a
 context to itself.
 
+An application may have the request answered by an ASGI application that is mounted in
+it (:mod:`aioext.passage`). That gets what the server has given, and the exchange is
+over before: it has received nothing, and guards only what is its own to cancel.
+
 What the application raises before it has sent anything is the server's to log
 and to answer. After that the connection can only be cut: the exception is
 passed on, and the server does not write the end of the body.
@@ -44,6 +48,7 @@ from .body import AsyncBody, FileWrapper
 from .environ import base_environ, build_environ, may_have_body
 from .exceptions import ClientDisconnected, GatewayError
 from .guards import KEY, Guarded, Lookout, Rules, rules_of
+from .passage import Passage, beginning_with
 from .websocket.asgi import SocketExchange, warn_of_limits
 from .wsgi_input import EMPTY, Input
 
@@ -109,8 +114,12 @@ class Gateway:
             await loop.create_task(serving, context=threadlocal.isolated())
             return
         if kind == "websocket":
-            await SocketExchange(scope, receive, send).serve(self.app, self._base)
+            serving = SocketExchange(scope, receive, send).serve(self.app, self._base)
+            passage = await serving
+            if passage is not None:
+                await passage.serve(beginning_with(CONNECT, receive), send)
             return
+        passage = None
         exchange = Exchange(scope, receive, send, self._lookout)
         try:
             body = await greenlets.run(
@@ -120,6 +129,8 @@ class Gateway:
                 await exchange.drop(body)
             elif type(body) is AsyncBody:
                 await greenlets.stepped(exchange.stream(body))
+            elif type(body) is Passage:
+                passage = body
             elif body is not None:
                 await exchange.finish(body)
         except ClientDisconnected:
@@ -140,6 +151,8 @@ class Gateway:
                 exchange.leave()
                 if exchange.has_expired:
                     await exchange.answered()
+        if passage is not None:
+            await passage.serve(receive, send)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -168,9 +181,18 @@ class Exchange(Guarded):
         body = app(environ, self)
         if type(body) is list or type(body) is tuple or type(body) is AsyncBody:
             return body
+        if type(body) is Passage and self.passes:
+            return body
         with threadlocal.pushed(threadlocal.ended_entry()):
             self._stream(_as_iterable(body))
         return None
+
+    @property
+    def passes(self) -> bool:
+        """Whether a :class:`Passage` is served as one: nothing has been received."""
+        if self._watcher is not None or self.sent or self.was_ended_early:
+            return False
+        return self._input is None or not self._input.is_begun
 
     def _stream(self, body: Iterable[bytes]) -> None:
         self._begin_to_stream()
@@ -294,6 +316,9 @@ def _as_iterable(body: Any) -> Iterable[bytes]:
         raise GatewayError(NOT_ITERABLE.format(body))
     return body
 
+
+# What a SocketExchange has received.
+CONNECT = {"type": "websocket.connect"}
 
 NOT_BYTES = """\
 The WSGI application gave {!r} as a part of the body. A body is a list, or \

@@ -156,6 +156,8 @@ class Guarded(StartResponse):
     is_streamed = False
     has_expired = False
     view: str | None = None
+    # Of the application that serves it, if that is not the gateway's.
+    _rules: Rules | None = None
     # What the view has asked for; None: what the settings say.
     _timeout: float | None = None
     _cancels = False
@@ -184,10 +186,23 @@ class Guarded(StartResponse):
     def suspended(self) -> None:
         """The request waits for the first time; called by its Task."""
         self._remember_task()
+        self._arm()
+
+    def obey(self, rules: Rules | None) -> None:
+        """Another application than the gateway's serves the request, by its rules."""
+        self._rules = rules
+        self._call_soon(self._rearm)
+
+    def _rearm(self) -> None:
+        if not self.is_answered:
+            self.disarm()
+            self._arm()
+
+    def _arm(self) -> None:
         if self._task is None:
             return
         lookout = self._lookout
-        rules = lookout.rules or rules_of(get_current_registry())
+        rules = self._rules or lookout.rules or rules_of(get_current_registry())
         timeout = self._timeout
         if rules is not None:
             is_safe = self.method in SAFE_METHODS
