@@ -24,7 +24,7 @@ from servers import DEADLINE, free_port, poll, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from aioext.settings import SETTINGS
+from aioext.settings import SETTINGS, Settings
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "docs" / "examples" / "nginx.conf"
 
@@ -264,6 +264,34 @@ def test_the_application_sees_the_address_that_the_browser_has(nginx):
         facts = json.loads(ws.recv(DEADLINE))
     assert facts["host"] == f"{HOST}:8443"
     assert facts["url"] == f"https://{HOST}:8443/socket-facts"
+
+
+def upload(nginx, size, *, said=None):
+    """Status and body of the answer to so many bytes; fewer than said are not sent."""
+    client = http.client.HTTPConnection(HOST)
+    with nginx.connect("https") as client.sock:
+        client.putrequest("POST", "/size")
+        client.putheader("Content-Length", str(said or size))
+        client.endheaders()
+        if said is None:
+            client.send(b"x" * size)
+        with client.getresponse() as answer:
+            return answer.status, answer.read()
+
+
+def test_a_body_within_the_limit_of_nginx_passes(nginx):
+    size = 2 * 1024**2
+    assert upload(nginx, size) == (200, b"%d" % size)
+
+
+def test_nginx_and_the_application_have_the_same_limit(nginx):
+    status, body = upload(nginx, 0, said=100 * 1024**2 + 1)
+    assert status == 413
+    assert b"nginx" in body
+    production = (EXAMPLE.parent / "production.ini").read_text("utf-8")
+    assert "aioext.max_body = 100MiB" in production
+    assert "client_max_body_size 100m;" in EXAMPLE.read_text("utf-8")
+    assert Settings({"aioext.max_body": "100MiB"}).max_body == 100 * 1024**2
 
 
 def test_no_other_upgrade_is_passed_on(nginx):

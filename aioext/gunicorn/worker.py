@@ -13,8 +13,9 @@ master kills a worker that still serves, be it only a stream without an end; the
 application's resources would never be closed. Shortly before, this worker cuts
 such connections, so that there is time to close.
 
-And one is decided elsewhere: whether a request ends with its client, see
-:mod:`aioext.gunicorn.shelter`.
+And two are decided elsewhere: whether a request ends with its client, see
+:mod:`aioext.gunicorn.shelter`; and when a connection is accepted, see
+:mod:`aioext.gunicorn.listener`.
 
 gunicorn's master starts a worker again that has ended, unless its exit status
 says that it cannot serve. pserve hides that status: it catches SystemExit, also
@@ -29,7 +30,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
-import inspect
 import logging
 import os
 import signal
@@ -41,6 +41,7 @@ from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
 from pyramid.registry import Registry
 
 from .. import shutdown
+from ..applications import speaks_asgi, speaks_wsgi
 from ..gateway import Gateway
 from ..greenlets import current_task
 from ..lifespan import lifespans_of
@@ -70,6 +71,7 @@ from gunicorn.arbiter import Arbiter  # noqa: E402 - only one that is new enough
 from gunicorn.workers.gasgi import ASGIWorker  # noqa: E402
 
 from . import websocket  # noqa: E402
+from .listener import Attended, Listener, limit_of, protocol_factory  # noqa: E402
 from .shelter import Shelter  # noqa: E402
 
 __all__ = ["AsyncGunicornWorker"]
@@ -100,6 +102,7 @@ class AsyncGunicornWorker(ASGIWorker):
     _stopping = False
     _has_websockets = False
     _connections = 0
+    _listener: Listener | None = None
 
     # Requests that may outlive their client's connection; see aioext.gunicorn.shelter.
     sheltered = 0
@@ -110,6 +113,8 @@ class AsyncGunicornWorker(ASGIWorker):
         super().check_config(cfg, log)
         if cfg.reload and lifespans_of(None):
             log.warning(RELOAD)
+        if protocol_factory(None) is None:
+            log.error(NO_LISTENER, gunicorn.__version__)
 
     def init_signals(self) -> None:
         """Have signals noticed whenever they come; called by gunicorn at boot.
@@ -137,11 +142,21 @@ class AsyncGunicornWorker(ASGIWorker):
     def notify(self) -> None:
         """Tell the master that this worker lives; called once a second."""
         self._serving = current_task()
+        if self._listener is None and self.servers:
+            self._listen()
         if self.ppid != os.getppid():
             # The master has died. gunicorn's loop sees it next, and leaves without
             # a word; it is not to be cancelled, for it is what stops the worker.
             self._announce()
         super().notify()
+
+    def _listen(self) -> None:
+        factory = protocol_factory(self)
+        if factory is None:
+            # Its own servers stay; said once, in the master.
+            return
+        self._listener = Listener(self, factory, limit_of(self.cfg))
+        self._listener.take_over(self.servers, self._connections)
 
     @property
     def nr_conns(self) -> int:
@@ -155,26 +170,32 @@ class AsyncGunicornWorker(ASGIWorker):
     def nr_conns(self, number: int) -> None:
         # gunicorn adds one, or takes one away.
         self._connections += number - self.nr_conns
+        if self._listener is not None:
+            self._listener.count(self._connections)
 
     @property
     def alive(self) -> bool:
         """Whether the worker goes on; gunicorn sets it to False to stop it.
 
-        A signal does so, a reload, or the last of ``max_requests``.
+        A signal does so, a reload, or the last of ``max_requests``. It takes effect
+        in the loop's next turn.
         """
         return self._alive
 
     @alive.setter
     def alive(self, alive: bool) -> None:
-        self._alive = alive
         loop = getattr(self, "loop", None)
-        if not alive and loop is not None and not loop.is_closed():
+        if alive or loop is None or loop.is_closed():
+            self._alive = alive
+        else:
             # The reloader does it in a thread of its own.
             loop.call_soon_threadsafe(self._begin_to_stop)
 
     def _begin_to_stop(self) -> None:
         # gunicorn looks every second whether it is to stop; a cancellation of
-        # the Task that does so makes it look now.
+        # the Task that does so makes it look now. It must not have looked already,
+        # for what would be cancelled then is the end itself.
+        self._alive = False
         if self._announce() and self._serving is not None:
             self._serving.cancel()
 
@@ -183,6 +204,9 @@ class AsyncGunicornWorker(ASGIWorker):
         if self._stopping:
             return False
         self._stopping = True
+        if self._listener is not None:
+            # Who is told to come back is not to be served here again.
+            self._listener.close()
         shutdown.announce(self.loop)
         return True
 
@@ -237,6 +261,7 @@ class AsyncGunicornWorker(ASGIWorker):
         rules = {each.settings.cancel_on_disconnect for each in lifespans}
         if rules - {"always"} and type(self.asgi) is Gateway:
             self.asgi = Shelter(self.asgi, rules, self)
+        self.asgi = Attended(self.asgi)
         if not lifespans and _is_pyramid(application):
             self.log.warning(NOT_INCLUDED)
         if all(each.settings.gc_freeze for each in lifespans):
@@ -265,36 +290,6 @@ def _is_pyramid(application: Any) -> bool:
     return isinstance(getattr(application, "registry", None), Registry)
 
 
-def speaks_asgi(application: Any) -> bool:
-    """Whether ``application`` is an ASGI application.
-
-    That is a coroutine function, or else a callable that cannot be called as a
-    WSGI application, but with the three arguments of ASGI.
-    """
-    call = getattr(application, "__call__", None)  # noqa: B004 - not only callable?
-    if inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(call):
-        return True
-    return not speaks_wsgi(application) and _takes(application, {}, None, None)
-
-
-def speaks_wsgi(application: Any) -> bool:
-    """Whether ``application`` can be called with an environ and a callable."""
-    return _takes(application, {}, None)
-
-
-def _takes(application: Any, *args: Any) -> bool:
-    if not callable(application):
-        return False
-    try:
-        inspect.signature(application).bind(*args)
-    except TypeError:
-        return False
-    except ValueError:
-        # A callable that does not tell its signature has the benefit of doubt.
-        return True
-    return True
-
-
 def _exit(status: int) -> None:
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
@@ -312,6 +307,12 @@ def freeze() -> None:
 NO_WEBSOCKETS = (
     "aioext: WebSockets are served by gunicorn's own protocol, for in gunicorn %s %s. "
     "It has no pings, no compression, and no limits of aioext's."
+)
+
+NO_LISTENER = (
+    "aioext: gunicorn %s has no gunicorn.asgi.protocol.ASGIProtocol: it accepts "
+    "connections itself, worker_connections has no effect, and a client has any time "
+    "for its first request."
 )
 
 NO_APPLICATION = (

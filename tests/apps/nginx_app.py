@@ -27,6 +27,10 @@ def facts(request):
     return facts_of(request)
 
 
+async def size(request):
+    return Response(b"%d" % len(request.body))
+
+
 async def socket_facts(ws):
     await ws.send_json(facts_of(ws.request))
 
@@ -79,6 +83,7 @@ def make():
     with Configurator() as config:
         config.include("aioext")
         config.add_view(facts, name="facts", renderer="json")
+        config.add_view(size, name="size")
         for name, view, options in (
             ("echo", echo, {}),
             ("socket-facts", socket_facts, {}),

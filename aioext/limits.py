@@ -1,0 +1,200 @@
+"""How large the body of a request may be: ``aioext.max_body``.
+
+Theory of operation
+===================
+
+What a request declares is known before anything of it is read: a ``Content-Length``
+above the limit is answered with 413 by the execution policy, so the application is not
+called, a client that waits for ``100 Continue`` is not invited, and the server closes
+the connection, or reads the rest and drops it, as it does with any body that nobody
+reads.
+
+A body that declares nothing (chunked, or HTTP/2 without a length) is counted as it is
+read. :class:`LimitedInput` stands in the place of ``wsgi.input`` and asks the server's
+own for one byte more than is left: getting it means that there is too much. So nothing
+beyond the limit is collected, by a ``read()`` of everything neither, and a body of
+exactly the limit passes. The error goes the way of any HTTP exception: through the
+view that reads, exception views and tweens. One that leaves the execution policy (an
+add-on's that copies the body before it calls the application, say) is answered there.
+
+A request without a body has neither, and without the setting nothing is looked at.
+
+Both ask one :class:`BodyLimit`, which is in the environ. Its ``maximum`` may be changed
+as long as the request lasts, and holds for what is read from then on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from pyramid.httpexceptions import HTTPNotFound, HTTPRequestEntityTooLarge
+
+__all__ = ["KEY", "BodyLimit", "BodyTooLarge", "LimitedInput", "answer", "limit_body"]
+
+# Where the environ of a request that has a body has its BodyLimit.
+KEY = "aioext.body_limit"
+
+Environ = MutableMapping[str, Any]
+
+
+class BodyTooLarge(HTTPRequestEntityTooLarge):
+    """The body is larger than ``aioext.max_body``: a response with the status 413."""
+
+
+class BodyLimit:
+    """What one request may send.
+
+    Args:
+        maximum: bytes; None: any number.
+        declared: bytes that its ``Content-Length`` says; None: it has none.
+
+    Attributes:
+        maximum: may be changed; :meth:`check` tells whether the new one holds.
+        taken: bytes that have been read so far, if none were declared.
+    """
+
+    def __init__(self, maximum: int | None, declared: int | None) -> None:
+        self.maximum = maximum
+        self._declared = declared
+        self.taken = 0
+
+    def check(self) -> None:
+        """Do nothing, unless there is too much.
+
+        Raises:
+            BodyTooLarge: the body is larger, by what it says or by what it is.
+        """
+        if self.maximum is None:
+            return
+        size = self.taken if self._declared is None else self._declared
+        if size > self.maximum:
+            raise BodyTooLarge(TOO_LARGE.format(self.maximum))
+
+    def clip(self, size: int | None) -> int | None:
+        """How much to read if ``size`` is asked for; None and less than 0: all.
+
+        That is at most one byte too much.
+        """
+        if size is not None and size < 0:
+            size = None
+        if self.maximum is None:
+            return size
+        room = self.maximum - self.taken + 1
+        return room if size is None else min(size, room)
+
+
+class LimitedInput:
+    """A ``wsgi.input`` that reads from another one, up to a limit.
+
+    Args:
+        file: what the server gave, which ends with the body.
+        limit: of the request.
+
+    Every method raises :class:`BodyTooLarge` once the body is larger; what has been
+    read of it by that call is lost.
+    """
+
+    def __init__(self, file: Any, limit: BodyLimit) -> None:
+        self._file = file
+        self._limit = limit
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most ``size`` bytes, all if it is negative or None; b"" at the end."""
+        if size is not None and size >= 0:
+            return self._take(self._file.read, size)
+        return b"".join(iter(lambda: self._take(self._file.read, None), b""))
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The next line with its end, at most ``size`` bytes of it."""
+        return self._take(self._file.readline, size)
+
+    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+        """Lines until the end, or until they have ``hint`` bytes together."""
+        lines = []
+        total = 0
+        for line in self:
+            lines.append(line)
+            total += len(line)
+            if hint is not None and 0 < hint <= total:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def _take(self, method: Any, size: int | None) -> bytes:
+        limit = self._limit
+        limit.check()
+        clipped = limit.clip(size)
+        data = method() if clipped is None else method(clipped)
+        limit.taken += len(data)
+        limit.check()
+        return data
+
+
+def limit_body(environ: Environ, maximum: int) -> None:
+    """Have the body of a request end at ``maximum`` bytes.
+
+    Of two applications around one request, the lower limit holds.
+
+    Raises:
+        BodyTooLarge: it says already that it is larger.
+    """
+    limit = environ.get(KEY)
+    if limit is None:
+        limit = _put_limit(environ, maximum)
+    elif limit.maximum is None or maximum < limit.maximum:
+        limit.maximum = maximum
+    if limit is not None:
+        limit.check()
+
+
+def _put_limit(environ: Environ, maximum: int) -> BodyLimit | None:
+    declared = _declared(environ)
+    if declared is None and not _may_have_body(environ):
+        return None
+    limit = environ[KEY] = BodyLimit(maximum, declared)
+    if declared is None or declared > maximum:
+        environ["wsgi.input"] = LimitedInput(environ["wsgi.input"], limit)
+    return limit
+
+
+def _declared(environ: Environ) -> int | None:
+    length = environ.get("CONTENT_LENGTH") or ""
+    if not (length.isascii() and length.isdigit()):
+        return None
+    try:
+        return int(length)
+    except ValueError:
+        # It has more digits than Python converts.
+        return sys.maxsize
+
+
+def _may_have_body(environ: Environ) -> bool:
+    # A length that is none is the server's to refuse, but WebOb takes "+5" for one.
+    # Without any, what does not end by itself may not be read (PEP 3333).
+    return bool(
+        environ.get("CONTENT_LENGTH")
+        or "HTTP_TRANSFER_ENCODING" in environ
+        or environ.get("wsgi.input_terminated")
+    )
+
+
+def answer(error: BodyTooLarge, environ: Environ, router: Any) -> Any:
+    """The response to a request whose body is too large: of an exception view, or ours.
+
+    Tweens are not called, for the application is not.
+    """
+    with router.request_context(environ) as request:
+        try:
+            return request.invoke_exception_view((type(error), error, None))
+        except (HTTPNotFound, BodyTooLarge):
+            # There is none, or it reads the body as well.
+            return error
+        finally:
+            router.finish_request(request)
+
+
+TOO_LARGE = "The body of the request is larger than {} bytes."
