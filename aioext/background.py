@@ -12,8 +12,17 @@ opened on the loop (a connection pool, say) is used on the loop.
 A forked child inherits neither thread nor loop: both are bound to the process
 id under which they were made.
 
-Under gevent's monkey patching the background thread would be a greenlet of
-the thread that it is to relieve, and both would wait for ever; that is refused.
+At the end of the process what still runs is told to end, in this order: event
+streams, whose clients are told when to come back; everything else, which is
+cancelled; the lifespans of applications (:func:`end_last`). Threads of the server
+that are daemons hear of it where they wait. A thread that is none is waited for by
+the interpreter, before any of this: whether it blocks by a wait or by other means.
+A server with such threads (gunicorn's gthread) is to say earlier that it stops:
+:func:`stop_at_signals`.
+
+Under gevent's monkey patching, or eventlet's, the background thread would be a
+greenlet of the thread that it is to relieve, and both would wait for ever; that is
+refused, when an application is configured and again when it serves.
 """
 
 from __future__ import annotations
@@ -22,19 +31,43 @@ import asyncio
 import atexit
 import logging
 import os
+import signal
 import sys
 import threading
+import weakref
+from collections.abc import Collection
 from typing import Any
 
+from . import shutdown
 from .exceptions import ScopeError
 
-__all__ = ["BackgroundLoop", "background_loop", "find_loop", "serve_on"]
+__all__ = [
+    "BackgroundLoop",
+    "background_loop",
+    "body_sent",
+    "body_under_way",
+    "end_at_exit",
+    "end_last",
+    "find_loop",
+    "is_ending",
+    "patched_by",
+    "refuse_patched_threads",
+    "request_under_way",
+    "serve_on",
+    "stop_at_signals",
+]
 
 log = logging.getLogger("aioext")
 
 # Seconds that the end of the process waits for tasks that do not end when
 # they are cancelled.
 STOP_TIMEOUT = 5.0
+# Of these, how many event streams have for their end, and requests whose wait was
+# cancelled for theirs.
+PATIENCE = 1.0
+# Seconds in which any other thread whose wait was cancelled begins the next one, in a
+# ``finally``; and between two looks.
+MOMENT = 0.05
 
 
 class BackgroundLoop:
@@ -51,7 +84,12 @@ class BackgroundLoop:
         self._thread = threading.Thread(
             target=self._run, name="aioext-loop", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # The interpreter ends, and starts no thread any more.
+            self.loop.close()
+            raise ScopeError(PROCESS_ENDS) from None
         atexit.register(self.stop)
 
     def _run(self) -> None:
@@ -59,7 +97,7 @@ class BackgroundLoop:
         asyncio.set_event_loop(loop)
         try:
             self._serve()
-            loop.run_until_complete(_cancel_all(loop))
+            loop.run_until_complete(_end_all(loop))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
@@ -73,15 +111,33 @@ class BackgroundLoop:
                 log.exception("aioext: a task tried to end the background loop")
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> None:
-        """Cancel what still runs, and end the thread.
+        """End what still runs, and the thread.
 
         Does nothing in a process other than the one that started it.
         """
         atexit.unregister(self.stop)
-        if self.pid == os.getpid() and self._thread.is_alive():
-            self._stopping = True
-            self.loop.call_soon_threadsafe(self.loop.stop)
+        if self.usable:
+            self.loop.call_soon_threadsafe(self._stop)
             self._thread.join(timeout)
+
+    def stop_soon(self, grace: float) -> None:
+        """Have event streams end now, and everything in ``grace`` seconds.
+
+        Returns at once; may be called by a handler of a signal.
+        """
+        self.loop.call_soon_threadsafe(shutdown.announce, self.loop)
+        self.loop.call_soon_threadsafe(self.loop.call_later, grace, self._stop)
+
+    def _stop(self) -> None:
+        # Once, for what ends then must not be interrupted.
+        if not self._stopping:
+            self._stopping = True
+            self.loop.stop()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping
 
     @property
     def usable(self) -> bool:
@@ -89,11 +145,92 @@ class BackgroundLoop:
         return self.pid == os.getpid() and self._thread.is_alive()
 
 
-async def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+async def _end_all(loop: asyncio.AbstractEventLoop) -> None:
+    shutdown.announce(loop)
+    await shutdown.settled(PATIENCE)
+    if left := _running(loop):
+        await _cancel(left)
+        await _unwind(loop)
+    await _cancel([task for task in _last.copy() if task.get_loop() is loop])
+
+
+async def _unwind(loop: asyncio.AbstractEventLoop) -> None:
+    # Threads whose waits were cancelled go on, and may wait again.
+    due = loop.time() + PATIENCE
+    await asyncio.sleep(MOMENT)
+    # Nobody looks at them but here, so they set no event.
+    while _running(loop) or (loop.time() < due and (_requests or len(_bodies))):  # noqa: ASYNC110
+        await asyncio.sleep(MOMENT)
+
+
+def _running(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    return asyncio.all_tasks(loop) - {asyncio.current_task(loop), *_last.copy()}
+
+
+async def _cancel(tasks: Collection[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# Requests that threads of a server are at work on, and bodies that they send.
+_requests: set[object] = set()
+_bodies: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class request_under_way:
+    """A request is served in this thread: the loop does not end in the middle of it."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        _requests.add(self)
+
+    def __exit__(self, *error: object) -> None:
+        _requests.discard(self)
+
+
+def body_under_way(body: Any) -> None:
+    """A thread sends ``body``, until :func:`body_sent` or until it is dropped."""
+    _bodies.add(body)
+
+
+def body_sent(body: Any) -> None:
+    """``body`` was closed."""
+    _bodies.discard(body)
+
+
+# Tasks that hold what others use.
+_last: set[asyncio.Task[Any]] = set()
+
+
+def end_last(task: asyncio.Task[Any]) -> None:
+    """Have ``task`` go on until all others have ended, when its loop is stopped."""
+    _last.add(task)
+    task.add_done_callback(_last.discard)
+
+
+# Loops that nobody may close, and the process that each is of.
+_left: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def end_at_exit(loop: asyncio.AbstractEventLoop) -> None:
+    """Have what is left on ``loop`` end with the process.
+
+    For a server that only stops its loop: daphne's is still open, with all its tasks,
+    when the interpreter ends. A loop that is closed by then has no tasks left.
+    """
+    if not _left:
+        atexit.register(_end_left)
+    _left[loop] = os.getpid()
+
+
+def _end_left() -> None:
+    for loop, pid in list(_left.items()):
+        if pid == os.getpid() and not loop.is_closed() and not loop.is_running():
+            loop.run_until_complete(_end_all(loop))
 
 
 _background: BackgroundLoop | None = None
@@ -111,7 +248,7 @@ def find_loop() -> asyncio.AbstractEventLoop:
     """The running loop that a thread without one is to wait for.
 
     Raises:
-        ScopeError: gevent has patched the threads of this process.
+        ScopeError: gevent has patched the threads of this process, or it ends.
     """
     if _serving is not None:
         pid, loop = _serving
@@ -120,23 +257,87 @@ def find_loop() -> asyncio.AbstractEventLoop:
     return background_loop().loop
 
 
+def is_ending() -> bool:
+    """Whether the background loop is being stopped, or was the last that there was."""
+    background = _background
+    return background is not None and background.is_stopping
+
+
 def background_loop() -> BackgroundLoop:
-    """The background loop of this process, started if need be."""
+    """The background loop of this process, started if need be.
+
+    Raises:
+        ScopeError: gevent has patched the threads, or the interpreter ends.
+    """
     global _background, _lock
     if _background is not None and _background.usable:
         return _background
     with _lock:
         if _background is None or not _background.usable:
-            _refuse_gevent()
+            refuse_patched_threads()
             _background = BackgroundLoop()
         return _background
 
 
-def _refuse_gevent() -> None:
-    """Raise :class:`ScopeError` if gevent has patched this process's threads."""
-    monkey: Any = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("threading"):
-        raise ScopeError(GEVENT)
+def stop_at_signals(grace: float) -> None:
+    """End what waits for the background loop when this process is told to stop.
+
+    For servers whose threads keep a process from its end, as gunicorn's ``gthread``
+    does. Its ``gunicorn.conf.py``::
+
+        from aioext.background import stop_at_signals
+
+        def post_worker_init(worker):
+            stop_at_signals(worker.cfg.graceful_timeout)
+
+    At SIGTERM event streams end at once, and requests that still wait shortly before
+    ``grace`` is over are answered with 503; at SIGINT and SIGQUIT both at once. Then
+    lifespans are closed. The server's own handlers are called as well; a signal for
+    which it has none is left alone. To be called in the main thread, once in each
+    process.
+
+    Args:
+        grace: seconds that the server gives requests under way when it stops.
+
+    Raises:
+        ValueError: this is not the main thread.
+    """
+    margin = min(grace / 3, 1.0)
+    _precede(signal.SIGTERM, grace - margin)
+    _precede(signal.SIGINT, 0)
+    _precede(signal.SIGQUIT, 0)
+
+
+def _precede(number: int, grace: float) -> None:
+    handler = signal.getsignal(number)
+    if not callable(handler):
+        return
+
+    def stopping(*args: Any) -> None:
+        background = _background
+        if background is not None and background.usable:
+            background.stop_soon(grace)
+        handler(*args)
+
+    signal.signal(number, stopping)
+
+
+def refuse_patched_threads() -> None:
+    """Raise :class:`ScopeError` if this process's threads are greenlets."""
+    patch = patched_by()
+    if patch is not None:
+        raise ScopeError(PATCHED.format(patch))
+
+
+def patched_by() -> str | None:
+    """The name of the library that has replaced threads by greenlets, if one has."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    eventlet: Any = sys.modules.get("eventlet.patcher")
+    if eventlet is not None and eventlet.is_monkey_patched("thread"):
+        return "eventlet"
+    return None
 
 
 def _forget_after_fork() -> None:
@@ -144,11 +345,17 @@ def _forget_after_fork() -> None:
     global _background, _lock, _serving
     _background = _serving = None
     _lock = threading.Lock()
+    _requests.clear()
+    _bodies.clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
 
-GEVENT = """\
-gevent has patched the threads of this process, so that nothing can run an \
-event loop beside the request. Serve the application with another worker: \
+PATCHED = """\
+{} has patched the threads of this process, so that nothing can run an event loop \
+beside the request. Serve the application with another worker: \
 aioext.gunicorn.worker.AsyncGunicornWorker, gthread or sync."""
+
+PROCESS_ENDS = """\
+This thread waits for something asynchronous while the process ends, and no event loop \
+can be started any more. Let the work end before the process does."""

@@ -7,6 +7,7 @@
     ├── ConnectionClosed (ConnectionResetError)
     │                                      a WebSocket is closed
     ├── GatewayError (RuntimeError)        the WSGI application broke PEP 3333
+    ├── MountError (RuntimeError)          a mounted application could not start
     └── NoTransaction (RuntimeError)       request.dbsession after the commit
 
 Mistakes in an application's configuration are Pyramid's own
@@ -24,6 +25,7 @@ __all__ = [
     "ClientDisconnected",
     "ConnectionClosed",
     "GatewayError",
+    "MountError",
     "NoTransaction",
     "ScopeError",
 ]
@@ -111,6 +113,15 @@ class GatewayError(AioextError, RuntimeError):
     """
 
     anchor = "gateway-error"
+
+
+class MountError(AioextError, RuntimeError):
+    """An ASGI application that is mounted has said that it could not start, or stop.
+
+    Raised out of the lifespan of the application around it, which ends the server.
+    """
+
+    anchor = "mount-error"
 
 
 class NoTransaction(AioextError, RuntimeError):

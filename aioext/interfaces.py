@@ -6,7 +6,14 @@ IExecutor)`` in an application replaces ours.
 
 from zope.interface import Attribute, Interface
 
-__all__ = ["IExecutor", "ILifespan", "IRequestAttributes", "ISettings", "ISockets"]
+__all__ = [
+    "IExecutor",
+    "ILifespan",
+    "IMounts",
+    "IRequestAttributes",
+    "ISettings",
+    "ISockets",
+]
 
 
 class ISettings(Interface):
@@ -36,6 +43,13 @@ class ILifespan(Interface):
 
     def ensure_open():
         """Coroutine: open it until the loop ends, unless it is open."""
+
+
+class IMounts(Interface):
+    """The applications that are mounted in one; see :mod:`aioext.mounts`."""
+
+    def find(environ):
+        """The WSGI application that answers a request; None if none of them does."""
 
 
 class IRequestAttributes(Interface):

@@ -64,11 +64,14 @@ class Lifespan:
     """The resources of one application.
 
     Attributes:
-        factories: what ``config.add_lifespan`` got, in order.
+        factories: what ``config.add_lifespan`` got, in order, and what is mounted.
+        mounted: the lifespans of Pyramid applications that are mounted in this one,
+            and opened by it.
     """
 
     def __init__(self, registry: Registry) -> None:
         self.factories: list[Factory] = []
+        self.mounted: list[Lifespan] = []
         self._registry = weakref.ref(registry)
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -152,13 +155,16 @@ class Lifespan:
             holder = loop.create_task(holding, context=contextvars.Context())
             _holders.add(holder)
             holder.add_done_callback(_holders.discard)
+            background.end_last(holder)
+            background.end_at_exit(loop)
         await asyncio.shield(opening)
 
     async def _hold(self, opening: asyncio.Future[None]) -> None:
         try:
             async with self.open():
                 opening.set_result(None)
-                await asyncio.get_running_loop().create_future()
+                with announce_at_signals():
+                    await asyncio.get_running_loop().create_future()
         except Exception as error:
             if opening.done():
                 log.exception(NOT_CLOSED)
@@ -219,12 +225,25 @@ def lifespans_of(app: Any) -> list[Lifespan]:
     Args:
         app: a Pyramid application, or an object that may contain several; in
             which case those of all applications of this process are given.
+
+    Returns:
+        each once, and those of what is mounted in one after it.
     """
     registry = getattr(app, "registry", None)
     if IComponents.providedBy(registry):
         own = registry.queryUtility(ILifespan)
-        return [] if own is None else [own]
-    return [each for each in list(_created) if not each.is_open]
+        found = [] if own is None else [own]
+    else:
+        found = [each for each in list(_created) if not each.is_open]
+    # What is appended meanwhile is looked at as well.
+    for each in found:
+        found += [inner for inner in _mounted_in(each) if inner not in found]
+    return found
+
+
+def _mounted_in(lifespan: Any) -> list[Lifespan]:
+    # One that an application has registered itself need not have any.
+    return getattr(lifespan, "mounted", [])
 
 
 async def serve(
@@ -256,8 +275,10 @@ async def serve(
 
 async def _open_all(lifespans: list[Lifespan]) -> contextlib.AsyncExitStack:
     async with contextlib.AsyncExitStack() as stack:
+        mounted = {inner for each in lifespans for inner in _mounted_in(each)}
         for lifespan in lifespans:
-            await stack.enter_async_context(lifespan.open())
+            if lifespan not in mounted:
+                await stack.enter_async_context(lifespan.open())
         return stack.pop_all()
 
 

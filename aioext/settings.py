@@ -77,6 +77,25 @@ def _seconds(value: Any) -> float:
     return number
 
 
+# K and KiB are 1024 bytes, and kB is 1000, as for GNU's tools.
+_SIZES = {
+    **dict.fromkeys(("", "b"), 1),
+    **dict.fromkeys(("k", "kib"), 1024),
+    **dict.fromkeys(("m", "mib"), 1024**2),
+    **dict.fromkeys(("g", "gib"), 1024**3),
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+}
+
+
+def _size(value: Any) -> int:
+    match = re.fullmatch(r"([0-9]{1,18}) ?([a-z]*)", str(value).strip().lower())
+    if match is None or match[2] not in _SIZES:
+        raise ValueError("a number of bytes, as 100MiB or 104857600, 0 for no limit")
+    return int(match[1]) * _SIZES[match[2]]
+
+
 _UNITS = {"ms": 0.001, "s": 1.0}
 
 
@@ -96,6 +115,20 @@ def _words(value: Any) -> tuple[str, ...]:
     ):
         return tuple(value)
     raise ValueError("words, separated by spaces or on lines of their own")
+
+
+def _mounts(value: Any) -> tuple[tuple[str, str], ...]:
+    lines = value if isinstance(value, (list, tuple)) else str(value).splitlines()
+    mounts = []
+    for line in lines:
+        words = str(line).split()
+        if len(words) == 2:
+            mounts.append((words[0], words[1]))
+        elif words:
+            raise ValueError(
+                "lines of a path, or a host and a path, and an application"
+            )
+    return tuple(mounts)
 
 
 def _boolean(value: Any) -> bool:
@@ -146,6 +179,13 @@ SETTINGS = (
         "cancelled, and answered with 503. 0: any time.",
     ),
     Setting(
+        "max_body",
+        _size,
+        0,
+        "How many bytes the body of a request may have, as ``100MiB``; a larger one is "
+        "answered with 413. 0: any number.",
+    ),
+    Setting(
         "cancel_on_disconnect",
         _one_of("safe", "always", "never"),
         "safe",
@@ -159,6 +199,14 @@ SETTINGS = (
         0.0,
         "For development: whatever holds the event loop for longer than this, as "
         "``100ms`` or ``0.1``, is named in the log, with its stack. 0: off.",
+    ),
+    Setting(
+        "mounts",
+        _mounts,
+        (),
+        "Applications that are mounted in this one, a line each: a path, a host, or "
+        "both in one, and the dotted name of the application, as ``/blog blog:app`` or "
+        "``www.example.com/shop shop:app``. See :doc:`mounts`.",
     ),
     Setting(
         "websocket.origins",
@@ -249,8 +297,10 @@ class Settings:
     allow_threadlocal_transactions: bool
     gc_freeze: bool
     request_timeout: float
+    max_body: int
     cancel_on_disconnect: str
     debug_blocking: float
+    mounts: tuple[tuple[str, str], ...]
     websocket_origins: tuple[str, ...]
     websocket_max_size: int
     websocket_queue: int

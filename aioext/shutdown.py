@@ -24,7 +24,13 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["announce", "announce_at_signals", "is_announced", "on_shutdown"]
+__all__ = [
+    "announce",
+    "announce_at_signals",
+    "is_announced",
+    "on_shutdown",
+    "settled",
+]
 
 log = logging.getLogger("aioext")
 
@@ -36,6 +42,15 @@ class _Announcement:
         self.is_made = False
         # A dict keeps their order, and lets go of one as fast as a set does.
         self.callbacks: dict[object, Callback] = {}
+        # Those who have been told, and not taken their registration back.
+        self.told: set[object] = set()
+        self.settling: asyncio.Future[None] | None = None
+
+    def forget(self, key: object) -> None:
+        self.callbacks.pop(key, None)
+        self.told.discard(key)
+        if self.settling is not None and not (self.told or self.settling.done()):
+            self.settling.set_result(None)
 
 
 _announcements: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Announcement] = (
@@ -57,7 +72,7 @@ def on_shutdown(callback: Callback) -> Callable[[], None]:
     announcement.callbacks[key] = callback
     if announcement.is_made:
         loop.call_soon(_call, announcement, key)
-    return lambda: announcement.callbacks.pop(key, None) and None
+    return lambda: announcement.forget(key)
 
 
 def announce(loop: asyncio.AbstractEventLoop) -> None:
@@ -75,6 +90,17 @@ def is_announced(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether the server of ``loop`` is stopping."""
     announcement = _announcements.get(loop)
     return announcement is not None and announcement.is_made
+
+
+async def settled(timeout: float) -> None:
+    """Return when all that were told of the running loop's end have taken their
+    registration back, or after ``timeout`` seconds.
+    """
+    announcement = _announcements.get(asyncio.get_running_loop())
+    if announcement is None or not announcement.told:
+        return
+    announcement.settling = asyncio.get_running_loop().create_future()
+    await asyncio.wait((announcement.settling,), timeout=timeout)
 
 
 def announce_at_signals() -> contextlib.ExitStack:
@@ -118,6 +144,7 @@ def _call(announcement: _Announcement, key: object) -> None:
     callback = announcement.callbacks.pop(key, None)
     if callback is None:
         return
+    announcement.told.add(key)
     try:
         callback()
     except Exception:

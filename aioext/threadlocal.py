@@ -21,7 +21,9 @@ thread of the executor works for a loop, and uses the context: what a whole
 request in a thread pushes is not seen by the next one there.
 
 The entry that is popped last is kept until the request is over: a server pushes
-it again while it iterates over the body, which plain Pyramid does not do.
+it again while it iterates over the body, which plain Pyramid does not do. On a server
+that gives each request a thread, the request has a context to itself for that
+(:func:`apart`, :mod:`aioext.threaded`), and its entry the thread's stack.
 
 Things that do not work
 =======================
@@ -51,6 +53,10 @@ _stack: contextvars.ContextVar[tuple[dict[str, Any], ...]] = contextvars.Context
 _ended: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar(
     "aioext.threadlocal.ended", default=None
 )
+# Whether this context is that of one request in a thread of its server's.
+_is_apart: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "aioext.threadlocal.is_apart", default=False
+)
 VARIABLES = (_stack, _ended)
 # In _ended: this context has served a request, and none is to be pushed again.
 SERVED: dict[str, Any] = {}
@@ -79,12 +85,14 @@ class ContextLocalManager(ThreadLocalManager):
     def pop(self) -> dict[str, Any] | None:
         stack = _stack.get()
         if not stack:
-            return super().pop()
+            entry = super().pop()
+            if entry is not None and _is_apart.get() and _has_request(entry):
+                _ended.set(entry)
+            return entry
         entry = stack[-1]
         rest = stack[:-1]
         _stack.set(rest)
-        # A configurator pushes as well, with no request, and serves none.
-        if not rest and entry.get("request") is not None:
+        if not rest and _has_request(entry):
             _ended.set(entry)
         return entry
 
@@ -95,6 +103,11 @@ class ContextLocalManager(ThreadLocalManager):
     def clear(self) -> None:
         _stack.set(())
         super().clear()
+
+
+def _has_request(entry: dict[str, Any]) -> bool:
+    # A configurator pushes as well, with no request, and serves none.
+    return entry.get("request") is not None
 
 
 def _works_for_a_loop() -> bool:
@@ -162,6 +175,20 @@ def isolated() -> contextvars.Context:
     context.run(_stack.set, ())
     context.run(_ended.set, None)
     return context
+
+
+def apart() -> contextvars.Context:
+    """A copy of this context, for one request in a thread of its server's."""
+    context = contextvars.copy_context()
+    context.run(_is_apart.set, True)
+    if context.get(_ended) is not None:
+        context.run(_ended.set, None)
+    return context
+
+
+def is_apart() -> bool:
+    """Whether this context is such a copy, or a copy of one."""
+    return _is_apart.get()
 
 
 def snapshot() -> None:

@@ -503,7 +503,7 @@ def test_gevent_that_has_patched_nothing_is_no_obstacle(script):
 
 def test_a_coroutine_that_gevent_makes_impossible_is_closed(monkeypatch):
     def refuse():
-        raise ScopeError(background.GEVENT)
+        raise ScopeError(background.PATCHED.format("gevent"))
 
     monkeypatch.setattr(background, "find_loop", refuse)
     coroutine = which()
@@ -539,3 +539,184 @@ def test_a_wait_in_a_fork_is_not_for_the_loop_of_the_parent(script, where):
         """
     )
     assert output == "7\n"
+
+
+# -- the end of the process ------------------------------------------------------------
+
+
+def test_threads_that_wait_when_the_process_ends_may_wait_in_their_turn(script):
+    output = script(
+        """
+        import asyncio, os, threading
+        import aioext
+
+        waiting = threading.Event()
+
+        async def parked():
+            waiting.set()
+            await asyncio.sleep(3600)
+
+        def function():
+            try:
+                aioext.wait(parked())
+            except asyncio.CancelledError:
+                aioext.wait(asyncio.sleep(0.01))
+                os.write(1, b"left\\n")
+
+        threading.Thread(target=function, daemon=True).start()
+        waiting.wait()
+        """,
+        timeout=10,
+    )
+    assert output == "left\n"
+
+
+def test_a_thread_that_outlives_the_main_one_goes_on_waiting(script):
+    output = script(
+        """
+        import asyncio, threading
+        import aioext
+
+        def function():
+            aioext.wait(asyncio.sleep(0.2))
+            aioext.wait(asyncio.sleep(0))
+            print("done")
+
+        threading.Thread(target=function).start()
+        """,
+        timeout=10,
+    )
+    assert output == "done\n"
+
+
+def test_what_others_use_is_ended_last(script):
+    output = script(
+        """
+        import asyncio
+        import aioext
+        from aioext import background, shutdown
+
+        async def pool():
+            background.end_last(asyncio.current_task())
+            try:
+                await asyncio.Event().wait()
+            finally:
+                print("pool closed")
+
+        async def user():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.01)
+                print("user ended")
+
+        async def stream():
+            told = asyncio.Event()
+            unregister = shutdown.on_shutdown(told.set)
+            await told.wait()
+            await asyncio.sleep(0.01)
+            print("stream ended")
+            unregister()
+
+        tasks = []
+        async def leave_behind():
+            for function in (pool, user, stream):
+                tasks.append(asyncio.create_task(function()))
+            await asyncio.sleep(0.01)
+
+        aioext.wait(leave_behind())
+        """,
+        timeout=10,
+    )
+    assert output.split("\n")[:3] == ["stream ended", "user ended", "pool closed"]
+
+
+def test_being_told_twice_to_stop_interrupts_nothing():
+    ended = []
+    started = threading.Event()
+
+    async def parked():
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+            ended.append(True)
+
+    own = BackgroundLoop()
+    asyncio.run_coroutine_threadsafe(parked(), own.loop)
+    assert started.wait(DEADLINE)
+    own.stop_soon(0)
+    own.stop()
+    assert ended == [True]
+    assert own.loop.is_closed()
+
+
+def test_where_no_thread_can_be_started_a_wait_is_refused(monkeypatch):
+    # As Python does from 3.12 on, once the interpreter ends.
+    def refuse(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    background_loop().stop()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(ScopeError, match="while the process ends"):
+        wait(which())
+    monkeypatch.undo()
+    assert wait(which()) is background_loop().loop
+
+
+def test_a_wait_in_a_handler_of_the_exit_ends_one_way_or_the_other(script):
+    # It was registered before the loop's own, and runs after it.
+    output = script(
+        """
+        import asyncio, atexit
+        import aioext
+
+        def late():
+            try:
+                print(aioext.wait(asyncio.sleep(0, "waited")))
+            except aioext.ScopeError as error:
+                print("while the process ends" in str(error))
+
+        atexit.register(late)
+        aioext.wait(asyncio.sleep(0))
+        """,
+        timeout=10,
+    )
+    assert output in ("waited\n", "True\n")
+
+
+def test_signals_that_nobody_handles_are_left_alone(script):
+    output = script(
+        """
+        import signal
+        from aioext.background import stop_at_signals
+
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        calls = []
+        signal.signal(signal.SIGQUIT, lambda *args: calls.append(args[0]))
+        stop_at_signals(30)
+        for name in ("SIGTERM", "SIGINT"):
+            print(signal.getsignal(getattr(signal, name)).name)
+        # There is no loop, and nothing to stop.
+        signal.raise_signal(signal.SIGQUIT)
+        print(calls == [signal.SIGQUIT])
+        """
+    )
+    assert output.split() == ["SIG_DFL", "SIG_IGN", "True"]
+
+
+def test_signals_are_for_the_main_thread():
+    raised = []
+
+    def function():
+        try:
+            background.stop_at_signals(30)
+        except ValueError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+    assert len(raised) == 1

@@ -7,20 +7,22 @@ The view mappers are importable from here, as aiopyramid's users wrote::
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from pyramid.config import PHASE1_CONFIG
 from pyramid.interfaces import IApplicationCreated, IViewMapperFactory
 from pyramid.viewderivers import VIEW
 
-from .. import threadlocal
+from .. import threaded, threadlocal
 from ..executor import Executor
 from ..hooks.derivers import install_derivers
 from ..hooks.predicates import install_predicates
 from ..hooks.tweens import install_tweens
 from ..hooks.utilities import adapt_captured, refuse_captured
-from ..interfaces import IExecutor, ILifespan, ISettings
+from ..interfaces import IExecutor, ILifespan, IMounts, ISettings
 from ..lifespan import Lifespan
+from ..mounts.mount import Mounts
 from ..request import adapt_other_requests
 from ..settings import Settings
 from ..views import Kind
@@ -66,6 +68,7 @@ def includeme(config: Any) -> None:
     registry = config.registry
     # What is wrong already is told where aioext is included, not in an action.
     Settings(registry.settings or {})
+    threaded.check_threads()
     threadlocal.install()
     _prepare(registry)
     config.add_directive("add_lifespan", add_lifespan)
@@ -76,11 +79,15 @@ def includeme(config: Any) -> None:
     config.include("aioext.websocket.config")
     config.include("aioext.eventsource.config")
     config.include("aioext.config.guards")
+    config.include("aioext.config.mounts")
     # Beneath all others: what they capture has been adapted then.
     config.add_view_deriver(
         adapt_captured, "aioext_adapted_hooks", under="rendered_view", over=VIEW
     )
     adapt_other_requests(config)
+    if "uwsgi" in sys.modules:
+        # Only uWSGI has such a module, in its own processes.
+        config.include("aioext.uwsgi.config")
     config.action(None, adapt_registry, (registry,), order=LAST)
 
 
@@ -114,6 +121,7 @@ def _prepare(registry: Any) -> None:
     if ILifespan not in registered:
         refuse_captured(registry)
         registry.registerUtility(Lifespan(registry), ILifespan)
+        registry.registerUtility(Mounts(), IMounts)
         registry.registerHandler(application_created, (IApplicationCreated,))
     if IViewMapperFactory not in registered:
         registry.registerUtility(_ProvisionalMapper, IViewMapperFactory)

@@ -1,13 +1,15 @@
 """The execution policy, adapted once the configuration has ended.
 
 An execution policy of an add-on's (pyramid_retry's, say) keeps its place: it
-is wrapped, not replaced, and only where there is something to do: a policy that may
-be a coroutine, a lifespan to open where the server does not, or a whole router call
-to run in a thread.
+is wrapped, not replaced. What is around all of them tells whether a bridge surrounds
+the request; within it there is more only where there is something to do: a policy that
+may be a coroutine, a lifespan to open where the server does not, a limit for bodies, an
+application that is mounted, or a whole router call to run in a thread.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -16,12 +18,13 @@ from pyramid.router import default_execution_policy
 from pyramid.util import object_description
 from zope.interface import implementedBy
 
-from .. import bridge
+from .. import adopted, bridge, threaded
 from ..body import adapt_body
 from ..events import AppStarting, AppStopping
 from ..exceptions import explain
 from ..hooks.values import is_own, settle
-from ..interfaces import IExecutor, ILifespan, ISettings
+from ..interfaces import IExecutor, ILifespan, IMounts, ISettings
+from ..limits import BodyTooLarge, answer, limit_body
 from ..views import Kind, kind_of
 
 __all__ = ["LAST", "adapt_execution_policy"]
@@ -32,21 +35,28 @@ LAST = 1_000_000
 
 
 def adapt_execution_policy(registry: Any) -> None:
-    """Wrap the registered policy if need be; does nothing the second time.
+    """Wrap the registered policy; does nothing the second time.
 
     Raises:
         ConfigurationError: the policy is a coroutine, and is to run in a thread.
     """
     policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
+    is_outermost = isinstance(policy, _Outermost)
+    if is_outermost:
+        policy = policy.policy
     if isinstance(policy, _Policy):
         return
-    in_thread = registry.getUtility(ISettings).sync_views == "request"
+    settings = registry.getUtility(ISettings)
+    in_thread = settings.sync_views == "request"
     if in_thread and kind_of(policy) is Kind.COROUTINE:
         message = NOT_IN_THREAD.format(object_description(policy))
         raise ConfigurationError(explain(message, "execution-policy"))
-    if in_thread or not is_own(policy) or _has_lifespan(registry):
-        adapted = _Policy(policy, registry, in_thread)
-        registry.registerUtility(adapted, IExecutionPolicy)
+    has_work = in_thread or settings.max_body or _has_lifespan(registry)
+    if has_work or registry.getUtility(IMounts) or not is_own(policy):
+        policy = _Policy(policy, registry, in_thread)
+    elif is_outermost:
+        return
+    registry.registerUtility(_Outermost(policy), IExecutionPolicy)
 
 
 def _has_lifespan(registry: Any) -> bool:
@@ -60,19 +70,47 @@ def _has_lifespan(registry: Any) -> bool:
     )
 
 
+class _Outermost:
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+
+    def __call__(self, environ: dict[str, Any], router: Any) -> Any:
+        if bridge.in_bridge():
+            return adopted.serve(self.policy, environ, router)
+        return threaded.serve(self.policy, environ, router)
+
+
 class _Policy:
     def __init__(self, policy: Any, registry: Any, in_thread: bool) -> None:
         self._policy = policy
         self._lifespan = registry.getUtility(ILifespan)
         self._executor = registry.getUtility(IExecutor)
+        self._mounts = registry.getUtility(IMounts)
         self._in_thread = in_thread
+        self._max_body = registry.getUtility(ISettings).max_body
 
     def __call__(self, environ: dict[str, Any], router: Any) -> Any:
         if not self._lifespan.is_open:
             bridge.wait(self._lifespan.ensure_open())
+        if not self._max_body:
+            return self._serve(environ, router)
+        try:
+            limit_body(environ, self._max_body)
+            return self._serve(environ, router)
+        except BodyTooLarge as error:
+            return self._call(partial(answer, error), environ, router)
+
+    def _serve(self, environ: dict[str, Any], router: Any) -> Any:
+        mounted = self._mounts.find(environ) if self._mounts else None
+        if mounted is not None:
+            # It is a WSGI application, and so is a response.
+            return mounted
+        return self._call(self._policy, environ, router)
+
+    def _call(self, policy: Any, environ: dict[str, Any], router: Any) -> Any:
         if not self._in_thread:
-            return settle(self._policy(environ, router))
-        response = settle(self._executor.call(self._policy, environ, router))
+            return settle(policy(environ, router))
+        response = settle(self._executor.call(policy, environ, router))
         return adapt_body(response, self._executor)
 
 
