@@ -31,7 +31,7 @@ demo: $(VENV)/.installed-hello
 	@echo 'Serving on http://127.0.0.1:$(PORT) (stop with Ctrl-C)'
 	@cd $(DEMO)/hello && exec $(abspath $(VENV))/bin/pserve development.ini http_port=$(PORT)
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test $(VENV)/.installed-uwsgi
 	@$(INSTALL_TOOLS)
 	$(PYTHON) -m pytest $(ARGS)
 
@@ -56,6 +56,23 @@ done; \
   >/dev/null || \
 echo "Some tests need what is missing here: apt-get install$$missing" >&2
 endef
+
+# Without Python's header files, or a compiler, its tests are skipped.
+define BUILD_UWSGI
+$(VENV)/bin/uwsgi --help 2>/dev/null | grep -q -e --asyncio || { \
+$(PYTHON) -c $(HAS_HEADERS) || [ -z '$(TOOLS)' ] || [ "$$(id -u)" != 0 ] || { \
+  export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && \
+  apt-get install -y -qq build-essential python3-dev; } >/dev/null; \
+$(PIP) install wheel && \
+CFLAGS="-I$$($(PYTHON) -c $(GREENLET_HEADERS))" UWSGI_PROFILE=asyncio \
+$(PIP) install --no-cache-dir --no-build-isolation --force-reinstall --no-deps \
+  'uwsgi >= 2.0.31' || \
+echo 'uWSGI could not be built: apt-get install build-essential python3-dev' >&2; }
+endef
+HAS_HEADERS = 'import os.path, sys, sysconfig; \
+  sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
+GREENLET_HEADERS = 'import sys; \
+  print("%s/include/site/python%d.%d" % (sys.prefix, *sys.version_info[:2]))'
 
 # wrk is the client that loads the servers; it is not a Python package.
 bench: $(VENV)/.installed-bench
@@ -86,6 +103,11 @@ $(VENV)/.installed-bench: extras = gunicorn,mako,benchmarks
 $(VENV)/.installed-demo $(VENV)/.installed-test $(VENV)/.installed-lint \
 $(VENV)/.installed-docs $(VENV)/.installed-bench: $(SETUP) | $(PYTHON)
 	$(PIP) install -e '.[$(extras)]'
+	@touch $@
+
+# It has its asyncio mode only if it is built so, with the greenlet of the environment.
+$(VENV)/.installed-uwsgi: $(VENV)/.installed-test
+	@$(BUILD_UWSGI)
 	@touch $@
 
 $(DEMO)/.generated: $(shell find scaffolds -type f ! -path '*/__pycache__/*') \

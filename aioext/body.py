@@ -48,10 +48,14 @@ class AsyncBody:
         return self
 
     def __next__(self) -> bytes:
-        chunk = bridge.wait(anext(self._chunks, _END))
+        chunk = bridge.wait(self._next())
         if chunk is _END:
             raise StopIteration
         return chunk
+
+    async def _next(self) -> Any:
+        # Before it begins there is nothing to await, and it may be cancelled then.
+        return await anext(self._chunks, _END)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._chunks

@@ -11,6 +11,8 @@ it is called                                   and the awaitable is driven
 in a greenlet of ours, or in one whose         in that greenlet; its Task
 ancestor is ours, in the Task of that          waits (:mod:`aioext.greenlets`)
 ancestor
+in a greenlet that a server has made for a     in that greenlet, which gets a
+request, and that is adopted                   Task (:mod:`aioext.adopted`)
 in a greenlet of SQLAlchemy's                  by SQLAlchemy's driver
 on a running loop with no bridge around it     nowhere: ``ScopeError``
 in a thread of the executor                    on the request's loop; the
@@ -21,7 +23,7 @@ in another thread                              on the loop that serves this
                                                loop (:mod:`aioext.background`)
 =============================================  ==============================
 
-The third row is the one that users meet: a wait there would block the loop
+The fourth row is the one that users meet: a wait there would block the loop
 that is to do the work. It is refused rather than hung, and what to write
 instead stands in the message. A Task that synchronous code creates is such a
 place, whatever ran when it was created.

@@ -34,6 +34,11 @@ code in a greenlet of its own (greenback, SQLAlchemy) whose ancestor is ours.
 The waiting greenlet is remembered and resumed itself; its parents are left
 alone.
 
+A server may run requests in greenlets that it switches itself (uWSGI). Those are not
+ours to wrap, for its own functions work in them alone; they are *adopted*
+(:mod:`aioext.adopted`): the job of such a greenlet has a driver of another kind, and
+``spawn_greenlet()`` in one calls its function right there.
+
 A thread that has no loop may block, so nothing has to be suspended there. But
 SQLAlchemy looks for its marker all the same, and switches its awaitables. So
 synchronous code of such a thread runs in a greenlet as well, whose parent waits
@@ -51,7 +56,7 @@ rules, each of which was broken once:
   collector cannot see the frames of a suspended greenlet, so such a reference
   would make it immortal.
 * Nothing is passed as an argument of ``switch()``, for a suspended greenlet
-  keeps those; jobs come and results go through a :class:`_Job`, emptied after.
+  keeps those; jobs come and results go through a :class:`Job`, emptied after.
 * The context is set when a greenlet is taken and cleared when it is returned.
 * ``GreenletExit`` ends the greenlet; a dead one is not returned to the pool.
 
@@ -70,7 +75,6 @@ Things that do not work
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import sys
 import threading
@@ -81,7 +85,10 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from .awaitables import call_while_handling, check_awaitable, close
 from .exceptions import explain
+
+__all__ = ["adopt_with", "call_while_handling", "check_awaitable", "close"]
 
 # The first step of a Task may run at once, inside of whatever creates it, a
 # greenlet of ours included; the wait of such a step is not ours to serve.
@@ -94,7 +101,7 @@ MAX_IDLE_IN_THREAD = 8
 MAX_UNWIND = 100
 
 
-class _Job:
+class Job:
     """What a pooled greenlet is to do, and what came of it."""
 
     __slots__ = (
@@ -102,6 +109,7 @@ class _Job:
         "closing",
         "done",
         "driver",
+        "enter",
         "error",
         "fn",
         "kwargs",
@@ -127,11 +135,19 @@ class _Job:
         self.native = False
         self.driver: greenlet | None = None
         self.waiter: greenlet | None = None
+        # Has an adopted greenlet run in its Task, before it waits there.
+        self.enter: Callable[[Awaitable[Any]], None] | None = None
         # What it waits for is given to this first, and that is awaited.
         self.shield: Callable[[Any], Coroutine[Any, Any, Any]] | None = None
         # What the greenlet switched to its parent.
         self.switched: Any = None
         self.task: asyncio.Task[Any] | None = None
+
+    def belongs_here(self) -> bool:
+        """Whether the code that runs now is of the Task that would wait."""
+        return self.fn is not None and not (
+            EAGER_TASKS and self.task is not current_task()
+        )
 
     def take_error(self) -> BaseException:
         # Handed on without a local in any frame that the error's traceback
@@ -169,7 +185,7 @@ class BridgeGreenlet(greenlet):
     __slots__ = ("job",)
     __sqlalchemy_greenlet_provider__ = True
 
-    job: _Job
+    job: Job
 
 
 class ThreadGreenlet(BridgeGreenlet):
@@ -187,7 +203,7 @@ class _Pool(threading.local):
 _pool = _Pool()
 
 
-def _work(job: _Job) -> None:
+def _work(job: Job) -> None:
     ended = False
     while True:
         try:
@@ -211,7 +227,7 @@ def _work(job: _Job) -> None:
 
 
 def _new_greenlet(kind: type[BridgeGreenlet]) -> BridgeGreenlet:
-    job = _Job()
+    job = Job()
     child = kind(lambda: _work(job))
     child.job = job
     return child
@@ -263,6 +279,8 @@ def run(
 
     ``suspended()``, which must not raise, is called where ``fn`` first waits.
     """
+    if _is_adopted():
+        return _call_here(fn, args, kwargs)
     # A greenlet stays in its thread, wherever this generator is closed.
     idle = _pool.idle
     child = _begin(idle, fn, args, kwargs)
@@ -287,6 +305,8 @@ def stepped(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
     the coroutine itself waits, no greenlet is held for it. That halves what a
     thousand connections cost that wait most of the time.
     """
+    if _is_adopted():
+        return (yield from coroutine)  # type: ignore[misc]
     idle = _pool.idle
     send = coroutine.send
     step: Callable[[Any], Any] = send
@@ -339,7 +359,7 @@ def _begin(
 
 
 @types.coroutine
-def _drive(child: BridgeGreenlet, job: _Job) -> Generator[Any, Any, None]:
+def _drive(child: BridgeGreenlet, job: Job) -> Generator[Any, Any, None]:
     # The job waits: await for it what it has switched to its parent.
     switched, job.switched = job.switched, None
     while not job.done:
@@ -397,7 +417,7 @@ def run_in_thread(
             idle.pop()
 
 
-def _wait_for(child: BridgeGreenlet, job: _Job, wait: Callable[[Any], Any]) -> None:
+def _wait_for(child: BridgeGreenlet, job: Job, wait: Callable[[Any], Any]) -> None:
     while not job.done:
         value = None
         try:
@@ -410,7 +430,7 @@ def _wait_for(child: BridgeGreenlet, job: _Job, wait: Callable[[Any], Any]) -> N
             job.switched = child.throw(job.take_error())
 
 
-def _put_back(child: BridgeGreenlet, job: _Job, idle: list[BridgeGreenlet]) -> None:
+def _put_back(child: BridgeGreenlet, job: Job, idle: list[BridgeGreenlet]) -> None:
     job.task = job.waiter = job.switched = job.value = job.raised = job.error = None
     if job.done and not child.dead and len(idle) < MAX_IDLE:
         job.done = job.closing = False
@@ -444,57 +464,48 @@ def _unwind(child: BridgeGreenlet, waiter: greenlet, native: bool) -> None:
         job.raise_again()
 
 
-def close(awaitable: Any) -> None:
-    """Close what will not be awaited, so that nobody warns about it.
-
-    A Task or a Future is left alone: somebody else may wait for it.
-    """
-    if isinstance(awaitable, Coroutine):
-        awaitable.close()
-
-
-def check_awaitable(awaitable: Any) -> None:
-    """Raise ``TypeError`` for what cannot be awaited."""
-    if not inspect.isawaitable(awaitable):
-        raise TypeError(explain(NOT_AWAITABLE.format(awaitable), "not-awaitable"))
-
-
-NOT_AWAITABLE = """\
-wait() takes an awaitable (a coroutine, a Task, a Future), got {!r}. If that is \
-a coroutine function, call it: wait(function())."""
-
-
-def enclosing_job() -> _Job | None:
+def enclosing_job() -> Job | None:
     """The job whose synchronous code runs here, None outside of a bridge."""
     current: greenlet | None = getcurrent()
     while current is not None:
         if type(current) is BridgeGreenlet:
-            job = current.job
-            if job.fn is None or (EAGER_TASKS and job.task is not current_task()):
-                return None
-            return job
+            return current.job if current.job.belongs_here() else None
+        if _find_adopted is not None:
+            job = _find_adopted(current)
+            if job is not None:
+                return job if job.belongs_here() else None
         current = current.parent
     return None
 
 
-def call_while_handling(
-    handled: BaseException,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """Call ``fn(*args, **kwargs)`` while ``handled`` is being handled.
+# Gives the job of a greenlet that a server has made, None for any other.
+_find_adopted: Callable[[greenlet], Job | None] | None = None
 
-    A greenlet starts with no exception being handled: without this, a bare
-    ``raise`` or ``log.exception()`` in ``fn`` would not find the caller's.
+
+def adopt_with(find: Callable[[greenlet], Job | None] | None) -> None:
+    """Have greenlets for which ``find(greenlet)`` gives a job be ones that may wait.
+
+    For a server that runs requests in greenlets of its own; None: no more.
     """
-    traceback = handled.__traceback__
+    global _find_adopted
+    _find_adopted = find
+
+
+def _is_adopted() -> bool:
+    """Whether the very greenlet that runs here is a server's, and may wait."""
+    if _find_adopted is None:
+        return False
+    job = _find_adopted(getcurrent())
+    return job is not None and job.belongs_here()
+
+
+def _call_here(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+) -> Any:
     try:
-        raise handled
-    except BaseException:
-        handled.__traceback__ = traceback
-        del handled, traceback
-        return fn(*args, **kwargs)
+        return fn(*args, **(kwargs or {}))
+    except StopIteration as error:
+        raise RuntimeError(explain(STOP_ITERATION, "stop-iteration")) from error
 
 
 def _leave_after_fork() -> None:
@@ -520,19 +531,32 @@ def foreign_provider() -> greenlet | None:
     return current if marked else None
 
 
-def own_job() -> _Job | None:
+def provide_for_sqlalchemy(current: greenlet, parent: greenlet) -> None:
+    """Have SQLAlchemy switch what it waits for in ``current`` to ``parent``."""
+    current.parent = parent
+    setattr(current, _MARK, True)
+
+
+_MARK = "__sqlalchemy_greenlet_provider__"
+
+
+def own_job() -> Job | None:
     """The job of the very greenlet that runs here, and not that of an ancestor.
 
     What SQLAlchemy switches goes to the parent, and so to that job's driver.
     """
-    return enclosing_job() if type(getcurrent()) is BridgeGreenlet else None
+    if type(getcurrent()) is BridgeGreenlet or _is_adopted():
+        return enclosing_job()
+    return None
 
 
-def wait_here(awaitable: Awaitable[Any], job: _Job) -> Any:
+def wait_here(awaitable: Awaitable[Any], job: Job) -> Any:
     """Wait for ``awaitable`` in the greenlet that runs, a part of ``job``."""
     if job.closing:
         close(awaitable)
         raise GeneratorExit("the request was dropped")
+    if job.enter is not None:
+        job.enter(awaitable)
     if job.shield is not None:
         coroutine = job.shield(awaitable)
     elif type(awaitable) is types.CoroutineType:

@@ -78,7 +78,8 @@ def note(request: Any) -> None:
         request: has ``describe()`` and ``task``, and is the ``self`` of the function
             that calls the application; see :class:`aioext.guards.Guarded`.
     """
-    _requests[request] = getcurrent()
+    # A greenlet of somebody else's may refer to the request.
+    _requests[request] = weakref.ref(getcurrent())
 
 
 @contextlib.contextmanager
@@ -254,7 +255,7 @@ def _describe_waiting() -> Iterator[str]:
     waiting = [
         (request.describe(), stack)
         for request, home in list(_requests.items())
-        if (stack := _stack_of(request, home))
+        if (stack := _stack_of(request, home()))
     ]
     for description, stack in waiting[:MAX_SHOWN]:
         yield f"{description}\n{_format(stack)}"
@@ -272,7 +273,7 @@ def _describe_waiting() -> Iterator[str]:
 
 def _stack_of(request: Any, home: Any) -> Stack:
     """Where ``request`` waits, innermost first; empty if it does not."""
-    stack = _walk(home.gr_frame)
+    stack = [] if home is None else _walk(home.gr_frame)
     # A greenlet is reused: it may be another request's by now.
     if any(frame.f_locals.get("self") is request for frame in stack):
         return _walk_awaited(_driven_by(stack[0]))[::-1] + stack

@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
+import servers
 from projects import INSTALL, Server, environment_with, install
 
 from aioext.scripts.pcreate import create
@@ -184,3 +186,24 @@ def test_development_writes_a_line_for_each_request(serve):
     server = serve("development.ini")
     server.get("/status.json")
     server.wait_for(r"GET /status\.json .* 200")
+
+
+@pytest.mark.parametrize("settings", WORKERS)
+def test_the_project_runs_under_uwsgi(settings, project, python, environment):
+    # On a port that the system chooses.
+    text = (project / settings).read_text("utf-8")
+    assert text.count("127.0.0.1:6543") == 1
+    here = project / f"uwsgi-{settings}"
+    here.write_text(text.replace("127.0.0.1:6543", "127.0.0.1:0"), "utf-8")
+    command = ["uwsgi", "--ini-paste", here.name, "--home", str(python.parents[1])]
+    try:
+        with servers.run(command, project, environment) as server:
+            address = f"http://127.0.0.1:{server.port}"
+            for path in ("/", "/status.json", "/thread", "/static/style.css"):
+                with urllib.request.urlopen(address + path, timeout=60) as answer:
+                    assert answer.status == 200
+                    assert answer.read()
+            assert server.stop() == 0
+            assert "Traceback" not in server.output
+    finally:
+        here.unlink()

@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import urllib.request
 from contextlib import contextmanager
 
 import pytest
+import servers
 from browser import browse
 from projects import INSTALL, PATIENCE, Server, environment_with, install
 from relay import Relay
@@ -195,6 +197,35 @@ def test_open_connections_do_not_hold_up_the_end(serve):
             socket.recv(timeout=PATIENCE)
         assert socket.close_code == 1012
     assert "Traceback" not in "".join(server.output)
+
+
+@pytest.mark.parametrize("settings", ["development.ini", "production.ini"])
+def test_both_connections_work_under_uwsgi(settings, project, python, environment):
+    # On a port that the system chooses, with one room.
+    text = (project / settings).read_text("utf-8").replace(":6543", ":0", 1)
+    here = project / f"uwsgi-{settings}"
+    here.write_text(text.replace("processes = 2", "processes = 1"), "utf-8")
+    command = ["uwsgi", "--ini-paste", here.name, "--home", str(python.parents[1])]
+    try:
+        with (
+            servers.run(command, project, environment) as server,
+            connect(f"ws://127.0.0.1:{server.port}/chat") as socket,
+            urllib.request.urlopen(
+                f"http://127.0.0.1:{server.port}/ticks", timeout=PATIENCE
+            ) as ticks,
+        ):
+            socket.send("hello")
+            assert socket.recv(timeout=PATIENCE) == "hello"
+            assert any(line.startswith(b"data:") for line in ticks)
+            server.send_signal(signal.SIGTERM)
+            assert re.search(rb"^retry: *\d+$", ticks.read(), re.MULTILINE)
+            with pytest.raises(ConnectionClosed):
+                socket.recv(timeout=PATIENCE)
+            assert socket.close_code == 1012
+            assert server.process.wait(PATIENCE) == 0
+            assert "Traceback" not in server.output
+    finally:
+        here.unlink()
 
 
 # The page in a browser

@@ -120,3 +120,32 @@ def test_programs_that_are_missing_are_installed_by_root_and_told_others(
     assert run.stderr == installed
     assert run.stdout.rstrip().endswith("-m pytest")
     assert run.returncode == 0
+
+
+@pytest.mark.parametrize("is_built", [True, False], ids=["built", "missing"])
+def test_uwsgi_is_built_with_the_greenlet_of_the_environment(tmp_path, is_built):
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    fake(programs, 'echo "$UWSGI_PROFILE:$CFLAGS:$@" | tr "\\n" " "; echo')
+    fake(programs, f"echo {'--asyncio' if is_built else '--http'}", "uwsgi")
+    run = make(
+        "test", "PYTHON3=false", f"VENV={tmp_path / 'venv'}", "TOOLS=", "ARGS=-k x"
+    )
+    assert run.returncode == 0, run.stderr
+    built = re.search(r"^asyncio:-I.*include/site/.* install .*uwsgi", run.stdout, re.M)
+    assert (built is None) == is_built
+    assert run.stderr == ""
+
+
+def test_tests_run_without_uwsgi_where_it_cannot_be_built(tmp_path):
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    fake(programs, 'case "$*" in *uwsgi*) exit 1;; esac; echo "$@"')
+    run = make(
+        "test", "PYTHON3=false", f"VENV={tmp_path / 'venv'}", "TOOLS=", "ARGS=-k x"
+    )
+    assert run.returncode == 0
+    assert run.stderr == (
+        "uWSGI could not be built: apt-get install build-essential python3-dev\n"
+    )
+    assert run.stdout.endswith("-m pytest -k x\n")

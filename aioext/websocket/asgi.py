@@ -33,6 +33,7 @@ from ..environ import build_environ
 from ..exceptions import ConnectionClosed, GatewayError, explain
 from ..interfaces import ISockets
 from ..lifespan import Lifespan
+from ..passage import Passage
 from ..shutdown import on_shutdown
 from ..wsgi_input import EMPTY
 from ..wsgi_response import StartResponse
@@ -49,7 +50,7 @@ from .channel import (
     check_close,
     check_message,
 )
-from .handshake import KEY, Handshake
+from .handshake import KEY, UPGRADE_FIELDS, Handshake
 from .options import Options
 from .response import WebSocketBody, is_closed
 
@@ -59,26 +60,14 @@ log = logging.getLogger("aioext")
 
 EXTENSION = "aioext.websocket"
 DENIAL = "websocket.http.response"
-SCHEMES = {"ws": "http", "wss": "https"}
+# hypercorn's ProxyFixMiddleware writes what the proxy has said.
+SCHEMES = {"ws": "http", "wss": "https", "https": "https"}
 
 # Seconds that a server has, when it stops, to close its WebSockets by itself.
 SERVER_CLOSES = 0.3
 
 # Seconds that a handler has after the end of its connection.
 GRACE = 3.0
-
-# Not for the application to say in a handshake: they are about a body, or about
-# what this server has agreed on with the client.
-UPGRADE_FIELDS = frozenset(
-    (
-        b"content-length",
-        b"content-type",
-        b"upgrade",
-        b"sec-websocket-accept",
-        b"sec-websocket-extensions",
-        b"sec-websocket-protocol",
-    )
-)
 
 
 class ASGIChannel(Channel):
@@ -191,6 +180,9 @@ class ASGIChannel(Channel):
 class SocketExchange(StartResponse):
     """One scope of type ``websocket``; the application's ``start_response``."""
 
+    # It serves a Passage; see there.
+    passes = True
+
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         super().__init__("GET")
         self._scope = scope
@@ -205,8 +197,13 @@ class SocketExchange(StartResponse):
         self._is_lost = False
         self._is_over = False
 
-    async def serve(self, app: Any, base: dict[str, Any]) -> None:
-        """Call the WSGI application ``app``, and do what it answers."""
+    async def serve(self, app: Any, base: dict[str, Any]) -> Passage | None:
+        """Call the WSGI application ``app``, and do what it answers.
+
+        Returns:
+            the passage, if that is the answer, still to be served.
+        """
+        passage = None
         self._task = asyncio.current_task()
         await self._receive()
         environ = self._environ(base)
@@ -217,6 +214,8 @@ class SocketExchange(StartResponse):
             if type(body) is WebSocketBody:
                 with threadlocal.pushed(threadlocal.ended_entry()):
                     await body.run()
+            elif type(body) is Passage:
+                passage = body
             elif handshake.channel is None:
                 await self._refuse(body)
             self._failed = self.status >= 400
@@ -237,6 +236,7 @@ class SocketExchange(StartResponse):
                 # Both lead back to here, and the collector comes seldom.
                 del self.handshake
                 environ.pop(KEY, None)
+        return passage
 
     def _environ(self, base: dict[str, Any]) -> dict[str, Any]:
         scope = dict(self._scope)
@@ -254,7 +254,7 @@ class SocketExchange(StartResponse):
         except HTTPException as refusal:
             # Of plain WSGI code, which has no exception views.
             body = refusal(environ, self)
-        if type(body) is WebSocketBody:
+        if type(body) is WebSocketBody or type(body) is Passage:
             return body
         try:
             if not self._is_page(body):

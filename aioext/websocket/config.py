@@ -26,7 +26,7 @@ from ..request import RequestPredicate, add_request_attribute
 from ..views import kind_of
 from .connection import SyncWebSocket, WebSocket
 from .handler import Handler, check_kind, is_synchronous, make_binder
-from .handshake import Handshake, handshake_of
+from .handshake import SWITCHING, Handshake, handshake_of
 from .lazy import LazyChannel
 from .options import VIEW_OPTIONS, Options, read_view_options
 from .origin import check_pattern
@@ -36,7 +36,6 @@ __all__ = ["UWSGIWebsocketMapper", "WebsocketMapper"]
 
 # After the settings, which PHASE1 registers.
 AFTER_SETTINGS = PHASE1_CONFIG + 1
-SWITCHING = "101 Switching Protocols"
 # Where a request keeps what request.websocket gives.
 KEPT = "_aioext_websocket"
 

@@ -4,28 +4,61 @@ A server that can upgrade a request puts a :class:`Handshake` into the environ.
 Everything that an application does with a WebSocket begins there, whichever
 form it is written in: the view mapper, ``request.websocket``, a response, or
 :func:`~aioext.websocket.get_websocket` in plain WSGI code.
+
+A server that calls the application with an environ of its own making puts nothing
+there. Its runtime says how a handshake is made of a request
+(:func:`make_handshakes_with`), and that is done when somebody first asks for it.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any
 
 from ..exceptions import explain
+from ..wsgi_response import StartResponse
 from .channel import Channel
 from .options import Options
 from .origin import is_allowed, own_origin
 
-__all__ = ["KEY", "Handshake", "asks_for_websocket", "handshake_of", "malformation"]
+__all__ = [
+    "KEY",
+    "REFUSAL",
+    "UPGRADE_FIELDS",
+    "Handshake",
+    "asks_for_websocket",
+    "handshake_of",
+    "make_handshakes_with",
+    "malformation",
+]
 
 KEY = "aioext.websocket"
+# Where the environ has the answer of a server that cannot open this very WebSocket.
+REFUSAL = "aioext.websocket.refusal"
 VERSION = "13"
+SWITCHING = "101 Switching Protocols"
+
+# Not for the application to say in a handshake: they are about a body, or about
+# what this server has agreed on with the client.
+UPGRADE_FIELDS = frozenset(
+    (
+        b"content-length",
+        b"content-type",
+        b"upgrade",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+    )
+)
 
 Headers = list[tuple[bytes, bytes]]
 Opener = Callable[[Headers, str | None, Options], Awaitable[Channel]]
-StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+Starter = Callable[[str, list[tuple[str, str]]], Any]
+Maker = Callable[[MutableMapping[str, Any]], "Handshake | None"]
+
+_UNKNOWN: Any = object()
 
 
 class Handshake:
@@ -56,7 +89,7 @@ class Handshake:
     _has_chosen = False
 
     def __init__(
-        self, environ: Mapping[str, Any], opener: Opener, start_response: StartResponse
+        self, environ: Mapping[str, Any], opener: Opener, start_response: Starter
     ) -> None:
         self._environ = environ
         self._open = opener
@@ -109,6 +142,19 @@ class Handshake:
         self.subprotocol = chosen
         self._has_chosen = True
 
+    def check_room(self) -> None:
+        """Raise ``HTTPServiceUnavailable`` if this server has no room for it."""
+
+    def answer(self, start_response: Starter, headers: list[tuple[str, str]]) -> None:
+        """Answer that it is accepted, with ``headers``; the handler comes next."""
+        start_response(SWITCHING, headers)
+
+    def serve(self, handling: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        """What is to be awaited where a server that knows no WebSockets iterates
+        over the body: by default ``handling``, from :meth:`accept` to the end.
+        """
+        return handling
+
     async def accept(self) -> Channel:
         """Accept the WebSocket, unless that is done.
 
@@ -122,6 +168,11 @@ class Handshake:
             self.channel = channel
         return self.channel
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the WebSocket was open, and is closed."""
+        return self.channel is not None and self.channel.closed
+
     def at_end(self, callback: Callable[[], None]) -> None:
         """Have ``callback()`` called when the request is over, however it ends."""
         self._at_end.append(callback)
@@ -132,9 +183,40 @@ class Handshake:
             self._at_end.pop()()
 
 
-def handshake_of(environ: Mapping[str, Any]) -> Handshake | None:
+# Makes the handshake of a request whose environ has none.
+_make: Maker | None = None
+
+
+def make_handshakes_with(make: Maker | None) -> None:
+    """Have :func:`handshake_of` call ``make(environ)``, once for each request.
+
+    For a server that calls the application by itself; None: no more.
+    """
+    global _make
+    _make = make
+
+
+def handshake_of(environ: MutableMapping[str, Any]) -> Handshake | None:
     """The handshake of a request; None if it is none, or cannot be accepted."""
-    return environ.get(KEY)
+    handshake = environ.get(KEY, _UNKNOWN)
+    if handshake is not _UNKNOWN:
+        return handshake
+    if _make is None:
+        return None
+    handshake = environ[KEY] = _make(environ)
+    return handshake
+
+
+def headers_of_acceptance(headers: list[tuple[str, str]]) -> Headers:
+    """What an application says in the response that accepts, as it is sent.
+
+    Raises:
+        GatewayError: it cannot be sent.
+    """
+    response = StartResponse("GET")
+    response("200 OK", headers)
+    encoded = response.message()["headers"]
+    return [each for each in encoded if each[0] not in UPGRADE_FIELDS]
 
 
 def asks_for_websocket(environ: Mapping[str, Any]) -> bool:

@@ -250,6 +250,9 @@ class TransportChannel(Channel, asyncio.Protocol):
             if first in PLAIN and self._partial is None:
                 masked = memoryview(data)[payload:after]
                 message = apply_mask(masked, data[payload - 4 : payload])
+                # Whoever keeps this frame, as an exception does, would keep the data
+                # from being cut.
+                masked.release()
                 self._take_message(message, first == TEXT_HEAD)
             else:
                 self._give(data[position:after])
@@ -374,6 +377,9 @@ class TransportChannel(Channel, asyncio.Protocol):
     # What goes out.
 
     async def send(self, message: Message) -> None:
+        if self._transport.is_closing() and not self.closed:
+            # asyncio logs what is written to a connection that is lost.
+            self.end(ABNORMAL)
         if self.closed:
             raise self.closed_error()
         if isinstance(message, str):
@@ -424,7 +430,11 @@ class TransportChannel(Channel, asyncio.Protocol):
         self._paused = self._held_back = False
         self._read_on()
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:
+                # The client has reset it, and the loop has not noticed so far.
+                self._transport.abort()
         else:
             self._transport.close()
 

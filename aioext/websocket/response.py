@@ -33,6 +33,8 @@ from .channel import INTERNAL_ERROR, NORMAL
 from .connection import WebSocket
 from .handler import Handler
 from .handshake import (
+    KEY,
+    REFUSAL,
     VERSION,
     Handshake,
     asks_for_websocket,
@@ -61,8 +63,8 @@ class HTTPUpgradeRequired(HTTPClientError):
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         # A WSGI server may refuse an application that says it: it belongs to the
-        # connection. Our own gateway passes it on.
-        if "asgi.scope" in environ:
+        # connection. Our own gateway passes it on, and so does uWSGI.
+        if "asgi.scope" in environ or "uwsgi.version" in environ:
             self.headers["Upgrade"] = "websocket"
         return super().__call__(environ, start_response)
 
@@ -80,7 +82,7 @@ def upgrade_error(environ: dict[str, Any]) -> HTTPException:
     wrong = malformation(environ)
     if wrong is not None:
         return HTTPBadRequest(f"The WebSocket handshake is malformed: {wrong}.")
-    return HTTPNotImplemented(NO_SOCKETS)
+    return environ.get(REFUSAL) or HTTPNotImplemented(NO_SOCKETS)
 
 
 def admit(request: IRequest) -> Handshake:
@@ -97,6 +99,7 @@ def admit(request: IRequest) -> Handshake:
         handshake.options = None if sockets is None else sockets.options
     check_origin(handshake, request.environ)
     handshake.choose_subprotocol(request)
+    handshake.check_room()
     return handshake
 
 
@@ -154,7 +157,7 @@ class WebSocketResponse(Response):
             return upgrade_error(environ)(environ, start_response)
         # Without a request, nobody has asked so far.
         check_origin(handshake, environ)
-        start_response(self.status, self.headerlist)
+        handshake.answer(start_response, self.headerlist)
         return WebSocketBody(handshake, self._handler, self._request, self._context)
 
 
@@ -174,7 +177,7 @@ class WebSocketBody:
         self._context = context
 
     def __iter__(self) -> Iterator[bytes]:
-        bridge.wait(self.run())
+        bridge.wait(self._handshake.serve(self.run()))
         return iter(())
 
     async def run(self) -> None:
@@ -202,6 +205,15 @@ class WebSocketBody:
         await channel.close(code)
 
 
+def is_end_of_websocket(environ: dict[str, Any], error: BaseException) -> bool:
+    """Whether ``error`` says that the WebSocket of this request has ended.
+
+    And not another one, which the application uses as a client.
+    """
+    handshake = environ.get(KEY)
+    return handshake is not None and handshake.has_ended and is_closed(error)
+
+
 def is_closed(error: BaseException) -> bool:
     """Whether ``error`` says that a WebSocket is closed, and nothing else."""
     if isinstance(error, BaseExceptionGroup):
@@ -219,7 +231,7 @@ def _forget_callbacks(request: Any) -> None:
 
 NO_SOCKETS = """\
 This server cannot open WebSockets. Serve the application with gunicorn and aioext's \
-worker, or with an ASGI server."""
+worker, with uWSGI in its asyncio mode, or with an ASGI server."""
 
 WRONG_ORIGIN = """\
 A page of {} may not open this WebSocket. The application allows it in the setting \

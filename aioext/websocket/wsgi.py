@@ -64,6 +64,7 @@ def get_websocket(
     handshake.options = handshake.options.with_view_options(given)
     check_origin(handshake, environ)
     handshake.choose_subprotocol(None)
+    handshake.check_room()
     lazy = LazyChannel(handshake, lambda: start_response("101 Switching Protocols", []))
     return SyncWebSocket(WebSocket(lazy))
 
