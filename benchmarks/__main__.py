@@ -14,13 +14,16 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 
-from . import database, in_process, rates, sockets, streams, waiting
+from . import database, in_process, rates, sockets, stopping, streams, waiting
 from .report import Report
 from .servers import Unavailable, raise_limits
 
 # Calls in one round of one case, in process.
 CALLS = 2000
 QUICK_CALLS = 500
+# How often each server is stopped with connections of each kind.
+STOPS = 10
+QUICK_STOPS = 3
 
 PACKAGES = (
     "aioext",
@@ -65,6 +68,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "streams": lambda report, options: streams.run(
         report, options.rounds, options.seconds
+    ),
+    "stopping": lambda report, options: stopping.run(
+        report, QUICK_STOPS if options.quick else STOPS
     ),
 }
 NEEDING_WRK = {"rates", "executor", "waiting", "database"}

@@ -8,7 +8,8 @@ Paths: ``/`` answers at once, from a synchronous view where the framework's
 users would write one; ``/coroutine`` from a coroutine; ``/wait`` after
 :data:`PAUSE` seconds; ``/hold`` when ``/release`` is asked for, and ``/held``
 tells how many do so now. ``/echo`` is a WebSocket that sends back what it
-receives, ``/ticks`` an event stream that tells the time once a second.
+receives, ``/ticks`` an event stream that tells the time once a second, ``/idle``
+one that tells nothing.
 """
 
 from __future__ import annotations
@@ -190,6 +191,33 @@ def aioext_streams() -> Any:
 
     config = _add_view(_aioext_configurator("executor"), "/", hello)
     return _add_view(config, "/ticks", ticks, mapper=EventSourceMapper).make_wsgi_app()
+
+
+def aioext_connections() -> Any:
+    """Pyramid with aioext: a WebSocket, and an event stream that says nothing."""
+    return _connections().make_wsgi_app()
+
+
+def asgi_connections() -> Any:
+    """The same for ASGI servers."""
+    return _connections().make_asgi_app()
+
+
+def _connections() -> Any:
+    from aioext.eventsource import EventSourceMapper
+    from aioext.websocket import WebsocketMapper
+
+    async def echo(ws: Any) -> None:
+        async for message in ws:
+            await ws.send(message)
+
+    async def idle(request: Any) -> Any:
+        await asyncio.Event().wait()
+        yield None
+
+    config = _add_view(_aioext_configurator("executor"), "/", hello)
+    _add_view(config, "/idle", idle, mapper=EventSourceMapper)
+    return _add_view(config, "/echo", echo, mapper=WebsocketMapper)
 
 
 def raw_sockets() -> Any:

@@ -224,6 +224,15 @@ class Server:
             connection.getresponse().read()
         connection.close()
 
+    @contextmanager
+    def watched(self) -> Iterator[int]:
+        """A descriptor that can be read once its process has ended."""
+        descriptor = os.pidfd_open(self._process.pid)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
     def end(self) -> None:
         """Tell it to end."""
         if self._process.poll() is None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from .servers import Unavailable
 
-__all__ = ["Streams", "opened"]
+__all__ = ["Streams", "connect", "opened"]
 
 # Seconds that a server may need for the head of a response.
 TIMEOUT = 30.0
@@ -35,12 +35,7 @@ class Streams:
     """
 
     def __init__(self, url: str) -> None:
-        address = urlsplit(url)
-        self._address = (address.hostname, address.port)
-        self._request = (
-            f"GET {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\n"
-            "Accept: text/event-stream\r\n\r\n"
-        ).encode()
+        self._url = url
         self._connections: dict[int, socket.socket] = {}
         self._tails: dict[int, bytes] = {}
         self._epoll = select.epoll()
@@ -59,8 +54,7 @@ class Streams:
             self._open()
 
     def _open(self) -> None:
-        connection = socket.create_connection(self._address, TIMEOUT)
-        connection.sendall(self._request)
+        connection = _dial(self._url)
         connection.setblocking(False)
         descriptor = connection.fileno()
         self._connections[descriptor] = connection
@@ -95,6 +89,31 @@ class Streams:
         self._epoll.close()
         for connection in self._connections.values():
             connection.close()
+
+
+def _dial(url: str) -> socket.socket:
+    address = urlsplit(url)
+    connection = socket.create_connection((address.hostname, address.port), TIMEOUT)
+    connection.sendall(
+        f"GET {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        "Accept: text/event-stream\r\n\r\n".encode()
+    )
+    return connection
+
+
+def connect(url: str) -> socket.socket:
+    """A stream from ``url`` whose head has come; it blocks.
+
+    Raises:
+        Unavailable: the server refused it.
+        OSError: it did not answer.
+    """
+    connection = _dial(url)
+    answer = connection.recv(BUFFER)
+    if not answer.startswith(b"HTTP/1.1 200 "):
+        connection.close()
+        raise Unavailable(f"answered {answer.partition(b' ')[2][:3].decode()}")
+    return connection
 
 
 @contextmanager

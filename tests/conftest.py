@@ -40,9 +40,11 @@ def script():
     It has to succeed, in less than ``timeout`` seconds, and to write nothing to
     stderr.
     """
+    # Since Python 3.12 a process with threads is warned when it forks.
+    forking = "ignore:This process:DeprecationWarning"
 
     def script(source, *, timeout=30):
-        command = [sys.executable, "-W", "ignore::UserWarning", "-c"]
+        command = [sys.executable, "-W", "ignore::UserWarning", "-W", forking, "-c"]
         result = subprocess.run(
             [*command, textwrap.dedent(source)],
             capture_output=True,

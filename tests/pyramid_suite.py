@@ -4,6 +4,7 @@
 
     python tests/pyramid_suite.py                         # all modes
     python tests/pyramid_suite.py --mode inline           # one of them
+    python tests/pyramid_suite.py --loop uvloop           # those on one loop
     python tests/pyramid_suite.py --mode inline -- -x --pdb -k security
 
 Theory of operation
@@ -259,11 +260,19 @@ def main() -> int:
     names = [mode.label for mode in MODES]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mode", choices=names, action="append", help="only this one")
+    parser.add_argument("--loop", choices=LOOPS, help="only modes on this loop")
     parser.add_argument(
         "arguments", nargs="*", metavar="-- ARGUMENTS", help="for pytest"
     )
     options = parser.parse_args()
-    chosen = [mode for mode in MODES if mode.label in (options.mode or names)]
+    chosen = [
+        mode
+        for mode in MODES
+        if mode.label in (options.mode or names)
+        and mode.loop == (options.loop or mode.loop)
+    ]
+    if not chosen:
+        parser.error(f"none of these modes is on {options.loop}")
     controls = {}
     for tests in dict.fromkeys(mode.tests for mode in chosen):
         try:

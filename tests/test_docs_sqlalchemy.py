@@ -52,26 +52,30 @@ def ini(tmp_path):
     return path
 
 
-def engine_of(directory):
-    return create_engine(f"sqlite:///{directory}/test.sqlite")
+@pytest.fixture
+def engine(tmp_path):
+    """Of the same database."""
+    engine = create_engine(f"sqlite:///{tmp_path}/test.sqlite")
+    yield engine
+    engine.dispose()
 
 
-def test_the_application_is_as_shown(books, tmp_path, ini):
+def test_the_application_is_as_shown(books, tmp_path, ini, engine):
     with books.make_test_app(tmp_path) as app:
         books.fill_database(["fill", str(ini)])
         assert app.get("/authors/Austen").json == {"name": "Austen", "books": ["Emma"]}
         with app.websocket("/guestbook") as ws:
             ws.send("Eliot")
             assert ws.recv() == "Welcome, Eliot"
-    with Session(engine_of(tmp_path)) as session:
+    with Session(engine) as session:
         names = session.scalars(select(books.Author.name)).all()
     assert sorted(names) == ["Austen", "Eliot"]
     plain = PlainTestApp(app.app)
     assert plain.get("/authors/Eliot").json == {"name": "Eliot", "books": []}
 
 
-def test_a_test_may_give_its_own_session(books, tmp_path, ini):
-    with books.make_test_app(tmp_path) as app, Session(engine_of(tmp_path)) as session:
+def test_a_test_may_give_its_own_session(books, tmp_path, ini, engine):
+    with books.make_test_app(tmp_path) as app, Session(engine) as session:
         session.add(books.Author(name="Woolf"))
         session.flush()
         environ = {"app.dbsession": session}
@@ -79,7 +83,7 @@ def test_a_test_may_give_its_own_session(books, tmp_path, ini):
         assert answer.json == {"name": "Woolf", "books": []}
 
 
-def test_migrations_run_over_the_asynchronous_driver(books, tmp_path, ini):
+def test_migrations_run_over_the_asynchronous_driver(books, tmp_path, ini, engine):
     migrations = tmp_path / "migrations"
     (migrations / "versions").mkdir(parents=True)
     env = (EXAMPLES / "alembic_env.py").read_text("utf-8")
@@ -87,6 +91,6 @@ def test_migrations_run_over_the_asynchronous_driver(books, tmp_path, ini):
     (migrations / "versions" / "one.py").write_text(MIGRATION, "utf-8")
     config = alembic.config.Config(str(ini))
     alembic.command.upgrade(config, "head")
-    assert inspect(engine_of(tmp_path)).has_table("author")
+    assert inspect(engine).has_table("author")
     alembic.command.downgrade(config, "base")
-    assert not inspect(engine_of(tmp_path)).has_table("author")
+    assert not inspect(engine).has_table("author")

@@ -1,4 +1,4 @@
-"""The gunicorn worker, in real gunicorn processes that get real signals."""
+"""The gunicorn worker, in real gunicorn processes."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,6 @@ import re
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
 
@@ -36,7 +35,8 @@ from life import (
     pids,
     python,
 )
-from servers import COMMANDS, DEADLINE, WORKER, Server, free_port, poll, run, serve
+from servers import DEADLINE, WORKER, Server, free_port, poll
+from workers import Held, ends, fails, gunicorn, paste, pserve, write_ini
 
 from aioext.gunicorn.worker import (
     CLOSING,
@@ -45,57 +45,6 @@ from aioext.gunicorn.worker import (
     speaks_wsgi,
 )
 from aioext.shutdown import on_shutdown
-
-
-def gunicorn(app, *options, directory=APPS):
-    """``gunicorn app``, as a context manager."""
-    return serve("gunicorn", app, *options, directory=directory, environ=ENVIRON)
-
-
-def pserve(*arguments, directory=APPS):
-    """``pserve arguments``, as a context manager."""
-    command = ["pyramid.scripts.pserve", *map(str, arguments)]
-    return run(command, directory, ENVIRON)
-
-
-def paste(ini, *options, directory=APPS):
-    """``gunicorn --paste ini``, as a context manager."""
-    return gunicorn(str(ini), *options, "--paste", directory=directory)
-
-
-def fails(app, *options, directory=APPS):
-    """The exit status and the output of a gunicorn that does not start."""
-    command = ["gunicorn", "-k", WORKER, "-b", "127.0.0.1:0", "--no-control-socket"]
-    return ends(*command, *options, app, directory=directory)
-
-
-def ends(*command, directory=APPS):
-    """The exit status and the output of a command that ends by itself."""
-    server = Server([*command], directory, ENVIRON)
-    try:
-        return server.process.wait(DEADLINE), server.output
-    finally:
-        server.close()
-
-
-def write_ini(path, app="paste.app_factory = worker_app:main", server="", more=""):
-    """Settings for pserve, which ask for gunicorn and our worker."""
-    path.write_text(f"""\
-[app:main]
-{app}
-
-[server:main]
-use = egg:gunicorn#main
-worker_class = {WORKER}
-host = 127.0.0.1
-port = 0
-control_socket_disable = true
-{server}
-
-{more}
-""")
-    return path
-
 
 LOGGING = """
 [loggers]
@@ -119,29 +68,6 @@ formatter = generic
 [formatter_generic]
 format = logged %(levelname)s [%(name)s] %(message)s
 """
-
-
-class Held:
-    """A request whose last byte is sent when the test says so."""
-
-    def __init__(self, server, path, event):
-        self._socket = server.connect()
-        self._socket.sendall(
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na".encode()
-        )
-        server.wait_for(f"event: {event} ")
-
-    def close(self):
-        """Leave without sending it."""
-        self._socket.close()
-
-    def finish(self):
-        """Send it, and give status and JSON of the answer."""
-        self._socket.sendall(b"b")
-        answer = http.client.HTTPResponse(self._socket)
-        answer.begin()
-        with self._socket:
-            return answer.status, json.loads(answer.read())
 
 
 # Serving ---------------------------------------------------------------------
@@ -267,7 +193,8 @@ def test_gunicorn_paste_serves_on_plain_asyncio_without_freezing(tmp_path):
     with paste(ini, "--asgi-loop", "asyncio", "--forwarded-allow-ips", "") as server:
         where = facts(server)
         assert where["loop"] == "asyncio"
-        assert where["frozen"] == 0
+        # Python 3.12 begins with some hundred.
+        assert where["frozen"] < 1_000
         assert where["threshold"] == gc.get_threshold()[0]
         _, where = get(server, "/where", {"X-Forwarded-Proto": "https"})
         assert where["scheme"] == "http"
@@ -300,16 +227,6 @@ def test_every_worker_opens_its_lifespans_and_makes_its_threads(workers):
     assert facts(workers)["multiprocess"] is True
 
 
-def test_a_worker_that_is_killed_is_replaced(workers):
-    victim = facts(workers)["pid"]
-    before = len(pids(workers, "opened first"))
-    subprocess.run(["kill", "-KILL", str(victim)], check=True)
-    poll(lambda: len(pids(workers, "opened first")) > before, workers.describe)
-    poll(lambda: len(workers.children()) == 2, workers.describe)
-    assert victim not in workers.children()
-    assert facts(workers)["opened"]
-
-
 def test_a_view_that_ends_its_worker_does_not_end_the_server():
     with gunicorn("worker_app:make()") as server:
         for number, how in enumerate(["3", "4", "KeyboardInterrupt"], 1):
@@ -325,7 +242,7 @@ def test_all_workers_close_their_lifespans_at_the_end(workers):
     alive = workers.children()
     assert workers.stop() == 0
     assert set(pids(workers, "closed first")) == set(alive)
-    assert len(pids(workers, "opened first")) == 3
+    assert len(pids(workers, "opened first")) == 2
 
 
 def test_an_application_loaded_in_the_master_is_opened_in_the_worker():
@@ -563,134 +480,7 @@ def test_http2_streams_overlap_on_one_connection(secure, connect_secure):
     assert json.loads(b"".join(client.body(held)))["body"] == "x"
 
 
-# Stopping --------------------------------------------------------------------
-
-
-def test_sigterm_lets_running_requests_end_and_closes_then():
-    with gunicorn("worker_app:make()") as server:
-        coroutine = Held(server, "/read", "reading")
-        thread = Held(server, "/read_sync", "reading_sync")
-        server.send_signal(signal.SIGTERM)
-        server.wait_for("Waiting for 2 connections")
-        assert coroutine.finish()[1] == {"body": "ab", "thread": "MainThread"}
-        status, body = thread.finish()
-        assert status == 200
-        assert body["thread"].startswith("aioext-executor")
-        assert server.process.wait(DEADLINE) == 0
-        assert events(server)[-3:] == CLOSED
-        assert_clean(server)
-
-
-def test_sigterm_is_noticed_while_the_application_is_loaded(tmp_path):
-    go_on = tmp_path / "go_on"
-    command = [*COMMANDS["gunicorn"], "worker_slow", "--graceful-timeout", "25"]
-    server = Server(command, APPS, {"GO_ON": str(go_on)})
-    try:
-        server.wait_for("importing")
-        server.send_signal(signal.SIGTERM)
-        server.wait_for("Handling signal: term")
-        go_on.touch()
-        assert server.process.wait(15) == 0
-        assert "SIGKILL" not in server.output
-    finally:
-        server.close()
-
-
-def test_an_idle_worker_stops_without_waiting_for_its_next_look():
-    def seconds_to_stop():
-        with gunicorn("worker_plain:wsgi") as server:
-            server.wait_for("ASGI server listening")
-            started = time.monotonic()
-            assert server.stop() == 0
-            return time.monotonic() - started
-
-    # gunicorn looks once a second; so one of three would take longer at least.
-    assert min(seconds_to_stop() for _ in range(3)) < 0.5
-
-
-def test_sigterm_cuts_an_endless_response_in_time_to_close():
-    with gunicorn("worker_app:make()", "--graceful-timeout", "3") as server:
-        with server.connect() as client:
-            client.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
-            server.wait_for("event: streaming ")
-            assert server.stop() == 0
-            assert read_until_closed(client).startswith(b"HTTP/1.1 200")
-        assert sorted(events(server)[-4:]) == sorted([*CLOSED, "streamed"])
-        assert "SIGKILL" not in server.output
-        assert "Traceback" not in server.output
-
-
-def test_sigterm_is_not_held_up_by_a_client_that_says_nothing():
-    with gunicorn("worker_app:make()", "--graceful-timeout", "2") as server:
-        server.wait_for("ASGI server listening")
-        with server.connect():
-            assert server.stop() == 0
-        assert events(server) == OPENED + CLOSED
-        assert "SIGKILL" not in server.output
-
-
-def read_until_closed(client):
-    received = b""
-    with contextlib.suppress(ConnectionResetError):
-        while data := client.recv(65_536):
-            received += data
-    return received
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
-def test_sigint_and_sigquit_end_at_once_and_close_all_the_same(number):
-    with gunicorn("worker_app:make()", "--graceful-timeout", "20") as server:
-        held = Held(server, "/read", "reading")
-        facts(server, "/leave")
-        with server.connect() as client, server.connect() as blocked:
-            client.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
-            server.wait_for("event: streaming ")
-            blocked.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
-            server.wait_for("event: blocking ")
-            assert server.stop(number, timeout=10) == 0
-        held.close()
-        for event in (*CLOSED, "streamed", "left", "unblocked"):
-            assert event in events(server), server.describe(event)
-        assert_clean(server)
-
-
-def test_a_coroutine_that_is_left_running_does_not_hold_up_the_end():
-    with gunicorn("worker_app:make()") as server:
-        facts(server, "/leave")
-        assert server.stop() == 0
-        assert events(server) == [*OPENED, *CLOSED, "left"]
-        assert_clean(server)
-
-
-def ask_until(stop, server, outcomes):
-    """Requests, each on a connection of its own, until ``stop`` is set."""
-    while not stop.is_set():
-        try:
-            outcomes.append(get(server, "/where")[0])
-        except OSError as error:
-            outcomes.append(error)
-
-
-def test_sighup_starts_new_workers_and_no_connection_is_lost():
-    with gunicorn("worker_app:make()") as server:
-        held = Held(server, "/read", "reading")
-        (old,) = pids(server, "opened first")
-        stop, outcomes = threading.Event(), []
-        asking = threading.Thread(target=ask_until, args=(stop, server, outcomes))
-        asking.start()
-        try:
-            server.send_signal(signal.SIGHUP)
-            poll(lambda: len(pids(server, "opened first")) == 2, server.describe)
-            server.wait_for("Waiting for .* connections")
-            assert held.finish()[0] == 200
-            poll(lambda: pids(server, "closed first") == [old], server.describe)
-            poll(lambda: facts(server)["pid"] != old, server.describe)
-        finally:
-            stop.set()
-            asking.join()
-        assert set(outcomes) == {200}
-        assert server.stop() == 0
-        assert_clean(server)
+# The end ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -712,12 +502,33 @@ def test_the_end_of_a_worker_is_announced_once(worker, place):
                 worker.alive = False
             else:
                 await asyncio.to_thread(setattr, worker, "alive", False)
-        assert not worker.alive
         # gunicorn's main loop, which looks once a second, is woken.
         await asyncio.wait([worker._serving])
+        assert not worker.alive
         return told
 
     assert asyncio.run(main()) == [threading.main_thread()]
+
+
+def test_the_end_of_a_worker_is_not_cancelled_if_it_looks_when_it_is_told(worker):
+    async def serve():
+        worker._serving = asyncio.current_task()
+        with contextlib.suppress(asyncio.CancelledError):
+            while worker.alive:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        # What gunicorn does at the end takes some turns of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return "ended"
+
+    async def main():
+        worker.loop = asyncio.get_running_loop()
+        serving = asyncio.create_task(serve())
+        await asyncio.sleep(0)
+        worker.alive = False
+        return await serving
+
+    assert asyncio.run(main()) == "ended"
 
 
 def test_a_worker_may_be_told_to_stop_before_and_after_its_loop(worker):
@@ -727,24 +538,6 @@ def test_a_worker_may_be_told_to_stop_before_and_after_its_loop(worker):
     worker.loop.close()
     worker.alive = False
     assert not worker.alive
-
-
-def test_a_worker_is_recycled_after_max_requests():
-    with gunicorn("worker_app:make()", "--max-requests", "2") as server:
-        first = facts(server)["pid"]
-        poll(lambda: facts(server)["pid"] != first, server.describe)
-        assert server.stop() == 0
-        assert_clean(server)
-        assert len(pids(server, "closed first")) == len(pids(server, "opened first"))
-
-
-def test_a_worker_whose_loop_is_blocked_is_replaced():
-    with gunicorn("worker_plain:blocking", "--timeout", "1") as server:
-        with server.connect() as client:
-            client.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
-            server.wait_for("WORKER TIMEOUT")
-            assert read_until_closed(client) == b""
-        assert facts(server, "/")["said"] == "waited"
 
 
 # Reloading -------------------------------------------------------------------
@@ -781,17 +574,21 @@ class Project:
         self.ini.write_text(text)
 
     def edit(self, answer):
-        self._touched = time.monotonic()
+        self._touched, self._patience = time.monotonic(), 1.5
         self._module.write_text(APPLICATION.replace("ANSWER", answer))
 
     def break_syntax(self):
-        self._touched = time.monotonic()
+        self._touched, self._patience = time.monotonic(), 1.5
         self._module.write_text("def main(:\n")
 
     def touch(self):
-        """Edit it again after some time: a new reloader may have missed it."""
-        if time.monotonic() - self._touched > 1.5:
+        """Edit it again after some time: a new reloader may have missed it.
+
+        Ever later, for each time the server starts again, which may take longer.
+        """
+        if time.monotonic() - self._touched > self._patience:
             self._touched = time.monotonic()
+            self._patience *= 2
             os.utime(self._module)
 
 
@@ -990,10 +787,11 @@ import gc, signal, threading
 from pyramid.threadlocal import ThreadLocalManager, manager
 before = signal.getsignal(signal.SIGTERM)
 threshold = gc.get_threshold()
+frozen = gc.get_freeze_count()
 import aioext.gunicorn.worker
 assert type(manager) is ThreadLocalManager
 assert threading.active_count() == 1
-assert gc.get_freeze_count() == 0
+assert gc.get_freeze_count() == frozen
 assert gc.get_threshold() == threshold
 assert signal.getsignal(signal.SIGTERM) is before
 """

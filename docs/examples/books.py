@@ -87,7 +87,9 @@ def add_authors(request):
 # tests
 def make_test_app(directory):
     path = directory / "test.sqlite"
-    Base.metadata.create_all(create_engine(f"sqlite:///{path}"))
+    engine = create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    engine.dispose()
     return TestApp(main(**{"sqlalchemy.url": f"sqlite+aiosqlite:///{path}"}))
 
 

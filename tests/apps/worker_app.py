@@ -16,7 +16,9 @@ from pyramid.response import Response
 from pyramid.threadlocal import get_current_registry
 
 import aioext
-from aioext.asgi import Gateway
+from aioext.eventsource import EventSourceMapper
+from aioext.gateway import Gateway
+from aioext.websocket import WebsocketMapper
 
 
 def tell(*words):
@@ -102,6 +104,17 @@ async def stream(request):
     return Response(app_iter=_endless())
 
 
+async def idle(request):
+    """An event stream that says nothing."""
+    await asyncio.Event().wait()
+    yield None
+
+
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+
+
 async def count(request):
     async def numbers():
         for number in range(3):
@@ -159,6 +172,8 @@ def main(global_config, **settings):
             config.add_view(view, name=view.__name__, renderer="json")
         for view in (stream, count, leave_off):
             config.add_view(view, name=view.__name__)
+        config.add_view(idle, name="idle", mapper=EventSourceMapper)
+        config.add_view(echo, name="echo", mapper=WebsocketMapper)
     return config.make_wsgi_app()
 
 
