@@ -60,6 +60,7 @@ NOT_IMPORTED = {
     "coveragerc.ini": "compared with the project's own settings",
     "pytest.ini": "read below",
     "server.ini": "its settings are looked up",
+    "gunicorn_threads.py": "test_wsgi_processes",
     "production.ini": "its settings are looked up",
     "scaffolds.toml": "its entry point is looked up",
     "testing_conftest.py": "test_testing_plugin",
@@ -558,7 +559,7 @@ def test_the_request_is_current_in_its_body_as_the_page_says(mode, view):
     app = app_of(bodies, settings={"aioext.sync_views": mode})
     client = Client(f"/{view}")
     assert asyncio.run(client.call(Gateway(app))).body == b"current"
-    assert TestApp(app).get(f"/{view}").body == b"none"
+    assert TestApp(app).get(f"/{view}").body == b"current"
 
 
 def test_life_cycle(load, caplog):

@@ -251,7 +251,7 @@ def test_an_execution_policy_may_be_a_coroutine(ask, early, asynchronous):
     "steps", [(), (lambda config: config.set_execution_policy(None),)]
 )
 def test_pyramids_execution_policy_is_left_alone(steps):
-    assert make(*steps).execution_policy is default_execution_policy
+    assert make(*steps).execution_policy.policy is default_execution_policy
 
 
 def test_an_execution_policy_that_is_a_coroutine_runs_in_no_thread():

@@ -16,6 +16,7 @@ from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationConflictError
 from pyramid.interfaces import IExecutionPolicy, IViewDerivers, IViewMapperFactory
 from pyramid.response import Response
+from pyramid.router import default_execution_policy
 from pyramid.view import render_view_to_response
 from webtest import TestApp
 
@@ -56,8 +57,8 @@ def test_the_include_registers_what_is_documented():
     ]
     mapper = registry.queryUtility(IViewMapperFactory)
     assert mapper is CoroutineOrExecutorMapper
-    # There is nothing to do for an execution policy.
-    assert registry.queryUtility(IExecutionPolicy) is None
+    # There is nothing to do for an execution policy under a server with a loop.
+    assert registry.queryUtility(IExecutionPolicy).policy is default_execution_policy
 
 
 def test_views_may_be_added_before_or_after():

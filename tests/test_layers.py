@@ -19,18 +19,24 @@ PACKAGE = ROOT / "aioext"
 # Imports go down only. A package stands for everything in it that is not named.
 PURE = {
     "aioext._version",
+    "aioext.applications",
     "aioext.environ",
     "aioext.eventsource.event",
     "aioext.exceptions",
     "aioext.interfaces",
+    "aioext.mounts.scope",
+    "aioext.mounts.table",
+    "aioext.passage",
     "aioext.views",
     "aioext.websocket.origin",
     "aioext.wsgi_response",
 }
 INTEGRATION = {
     "aioext",
+    "aioext.adopted",
     "aioext.around",
     "aioext.auth",
+    "aioext.awaitables",
     "aioext.background",
     "aioext.body",
     "aioext.bridge",
@@ -46,6 +52,8 @@ INTEGRATION = {
     "aioext.helpers",
     "aioext.hooks",
     "aioext.lifespan",
+    "aioext.limits",
+    "aioext.mounts",
     "aioext.pshell",
     "aioext.request",
     "aioext.scripts",
@@ -53,6 +61,7 @@ INTEGRATION = {
     "aioext.shutdown",
     "aioext.sqlalchemy",
     "aioext.testing",
+    "aioext.threaded",
     "aioext.threadlocal",
     "aioext.threads",
     "aioext.watchdog",
@@ -66,6 +75,7 @@ INTEGRATION = {
 RUNTIMES = {
     "aioext.asgi",
     "aioext.gunicorn",
+    "aioext.uwsgi",
 }
 LAYERS = [PURE, INTEGRATION, RUNTIMES]
 
@@ -76,7 +86,11 @@ UPWARD: dict[tuple[str, str], str] = {}
 IMPURE = {"asyncio", "greenlet", "gunicorn", "pyramid", "uwsgi"}
 
 # Each server is known to its own runtime only.
-SERVERS = {"gunicorn": "aioext.gunicorn", "uwsgi": "aioext.uwsgi"}
+SERVERS = {
+    "gunicorn": "aioext.gunicorn",
+    "uvicorn": "aioext.asgi",
+    "uwsgi": "aioext.uwsgi",
+}
 
 # What is not a public interface of another package, or is not meant for what
 # is done with it here, and the one module that may use it.
@@ -85,6 +99,7 @@ PRIVATE = {
     "pyramid.config.views.combine_decorators": "aioext.hooks.derivers",
     "pyramid.threadlocal.ThreadLocalManager": "aioext.threadlocal",
     "pyramid.threadlocal.manager": "aioext.threadlocal",
+    "gunicorn.asgi.protocol": "aioext.gunicorn.listener",
     "gunicorn.asgi.websocket": "aioext.gunicorn.websocket",
     "pyramid_debugtoolbar.panels.logger": "aioext.debugtoolbar",
     "pyramid_debugtoolbar.panels.performance": "aioext.debugtoolbar",
@@ -93,6 +108,7 @@ PRIVATE = {
 # The same for attributes, which are looked for by name.
 PRIVATE_ATTRIBUTES = {
     "__sqlalchemy_greenlet_provider__": "aioext.greenlets",
+    "_asyncio_future_blocking": "aioext.adopted",
     "_close_connection": "aioext.sqlalchemy.pool",
     "_create_connection": "aioext.sqlalchemy.pool",
     "_queue_class": "aioext.sqlalchemy.pool",

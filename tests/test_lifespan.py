@@ -677,9 +677,10 @@ def test_webtest_opens_on_the_background_loop(record):
     assert record == ["open a"]
 
 
-def test_a_request_without_lifespans_needs_no_policy():
+def test_a_request_without_lifespans_opens_none(run):
     app = application()
-    assert app.registry.queryUtility(IExecutionPolicy) is None
+    run(Client().call(Gateway(app)))
+    assert not app.registry.getUtility(ILifespan).is_open
 
 
 def test_a_fork_of_a_process_that_serves_opens_its_own():

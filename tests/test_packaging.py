@@ -236,7 +236,7 @@ def test_sdist_holds_the_sources(checkout, sdist):
             if member.isfile()
         }
     expected = {"CHANGES.rst", "CONTRIBUTING.rst", "LICENSE", "Makefile", "README.rst"}
-    expected |= {"pyproject.toml", "setup.py", "tox.ini"}
+    expected |= {"pyproject.toml", "setup.py", "tox.ini", "toxfile.py"}
     for directory in IN_SOURCES:
         below = files_below(checkout / directory)
         expected |= {f"{directory}/{name}" for name in below}
@@ -290,6 +290,7 @@ def test_entry_points(wheel):
         parser.read_string(archive.read(name).decode())
     assert {group: dict(parser[group]) for group in parser.sections()} == {
         "console_scripts": {"pcreate": "aioext.scripts.pcreate:main"},
+        "paste.server_factory": {"uvicorn": "aioext.asgi.uvicorn:make_server"},
         "pyramid.pshell_runner": {"aioext": "aioext.pshell:run_shell"},
         "pyramid.scaffold": {
             "aio_starter": "aioext.scaffolds:aio_starter",

@@ -844,7 +844,8 @@ def test_a_middleware_may_wrap_what_serves(run):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "expected"), [("ws", "http"), ("wss", "https"), ("https", "http")]
+    ("scheme", "expected"),
+    [("ws", "http"), ("wss", "https"), ("https", "https"), ("x", "http")],
 )
 def test_the_request_is_a_get_of_the_page_that_it_would_be(run, scheme, expected):
     def app(environ, start_response):

@@ -119,6 +119,9 @@ class Transport(asyncio.Transport):
     def get_protocol(self):
         return self.protocol
 
+    def is_closing(self):
+        return self._is_closing or self.is_lost
+
     def write(self, data):
         assert not self.is_lost
         assert data
