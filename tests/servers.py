@@ -13,6 +13,7 @@ so are those in ``directory``.
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,17 +23,27 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 WORKER = "aioext.gunicorn.worker.AsyncGunicornWorker"
 # Seconds: for a server to start and to stop, on a machine with much to do.
 DEADLINE = 30
 
 HERE = Path(__file__).parent
 
+# Where a server says that it listens.
+ADDRESS = r"(?:https?://|bound to TCP address )127\.0\.0\.1:(\d+)"
+
 COMMANDS = {
     "gunicorn": ["gunicorn", "-k", WORKER, "-b", "127.0.0.1:0", "--no-control-socket"],
     "uvicorn": ["uvicorn", "--port", "0"],
     "hypercorn": ["hypercorn", "-b", "127.0.0.1:0"],
+    "uwsgi": [
+        *("uwsgi", "--http-socket", "127.0.0.1:0", "--master", "--die-on-term"),
+        *("--asyncio", "1200", "--greenlet", "--enable-threads", "--need-app"),
+    ],
     "granian": ["granian", "--interface", "asgi", "--port", "PORT"],
+    "daphne": ["daphne", "-b", "127.0.0.1", "-p", "PORT"],
 }
 
 
@@ -59,7 +70,7 @@ class Server:
         paths.append(os.environ.get("PYTHONPATH", ""))
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            launch(command),
             cwd=directory,
             env={
                 **os.environ,
@@ -82,7 +93,7 @@ class Server:
     def wait_until_listening(self):
         """Return when it accepts connections."""
         if self.port is None:
-            self.port = int(self.wait_for(r"https?://127\.0\.0\.1:(\d+)").group(1))
+            self.port = int(self.wait_for(ADDRESS).group(1))
         poll(self._accepts, self.describe)
 
     def _accepts(self):
@@ -139,6 +150,7 @@ def serve(kind, app, *options, directory=HERE, environ=None):
     It is stopped at the end, unless the test has done so: gracefully if the
     test succeeded, so that it may write its coverage.
     """
+    app = f"--module={app}" if kind == "uwsgi" else app
     with run([*COMMANDS[kind], *options, app], directory, environ) as server:
         yield server
 
@@ -154,6 +166,16 @@ def run(command, directory=HERE, environ=None):
             server.stop()
     finally:
         server.close()
+
+
+def launch(command):
+    """The arguments of a process: of a Python module, or of uWSGI."""
+    if command[0] != "uwsgi":
+        return [sys.executable, "-m", *command]
+    program = shutil.which("uwsgi", path=os.path.dirname(sys.executable))
+    if program is None:
+        pytest.skip("uWSGI is not installed; see `make test` in README.rst")
+    return [program, *command[1:]]
 
 
 def free_port():

@@ -29,6 +29,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
+# The headers that ask for a WebSocket.
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
 OWN = object()
 
 _keys = itertools.count()
@@ -55,6 +63,12 @@ class Answer:
     def __repr__(self):
         return f"{self.status} {self.headers} {self.body!r}"
 
+    @property
+    def json(self):
+        """What the body of a successful answer says."""
+        assert self.status == 200, self
+        return json.loads(self.body)
+
 
 class Served:
     """An application and its clients; what real servers and a test have in common.
@@ -62,20 +76,25 @@ class Served:
     Attributes:
         kind: the name of the server.
         origin: of the application's own pages.
+        prefix: the path that the application is at.
     """
 
     kind = origin = None
+    prefix = ""
+
+    def has(self, feature):
+        """Whether the server has a feature of :mod:`runtimes`."""
+        return True
 
     async def told(self, key, count=1):
         """What the application has told under ``key``, once that is ``count`` facts."""
         answer = await self.get(f"/told?key={key}&count={count}")
-        assert answer.status == 200, answer
-        return json.loads(answer.body)
+        return answer.json
 
     def prepare(self, path, headers, origin):
         """The key of a new client, its target, and the headers that it sends."""
         key = f"key{next(_keys)}"
-        target = f"{path}{'&' if '?' in path else '?'}key={key}"
+        target = f"{self.prefix}{path}{'&' if '?' in path else '?'}key={key}"
         if origin is OWN:
             origin = self.origin
         if origin is not None:
@@ -86,9 +105,10 @@ class Served:
 class Remote(Served):
     """A :class:`servers.Server` of ``kind``."""
 
-    def __init__(self, kind, server):
+    def __init__(self, kind, server, prefix=""):
         self.kind = kind
         self.server = server
+        self.prefix = prefix
         self.origin = f"http://127.0.0.1:{server.port}"
 
     @property
@@ -122,13 +142,14 @@ class Remote(Served):
 
     async def get(self, path, headers=()):
         """The :class:`Answer` to a GET."""
-        return await asyncio.to_thread(self._get, path, headers)
+        return await asyncio.to_thread(self.fetch, path, headers)
 
-    def _get(self, path, headers):
+    def fetch(self, path, headers=()):
+        """As :meth:`get`, for a thread that has no loop."""
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.server.port, timeout=DEADLINE
         )
-        connection.request("GET", path, headers=dict(headers))
+        connection.request("GET", self.prefix + path, headers=dict(headers))
         response = connection.getresponse()
         body = response.read()
         connection.close()
