@@ -11,6 +11,7 @@ from aioext.exceptions import (
     ClientDisconnected,
     ConnectionClosed,
     GatewayError,
+    MountError,
     NoTransaction,
     ScopeError,
     explain,
@@ -21,6 +22,7 @@ TREE = {
     ClientDisconnected: ConnectionResetError,
     ConnectionClosed: ConnectionResetError,
     GatewayError: RuntimeError,
+    MountError: RuntimeError,
     NoTransaction: RuntimeError,
 }
 

@@ -452,7 +452,7 @@ def test_a_failing_startup_is_told_after_all_is_closed(run, record, caplog):
         await protocol.task
 
     run(live())
-    (logged,) = caplog.records
+    (logged,) = (each for each in caplog.records if each.levelname == "ERROR")
     assert logged.message == "aioext: the application could not start"
     assert logged.exc_info[0] is LookupError
 

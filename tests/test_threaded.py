@@ -368,6 +368,12 @@ def plain(request):
     return Response(app_iter=iter([b"chunk"]))
 
 
+@pytest.fixture(autouse=True)
+def no_loop_serves(monkeypatch):
+    # That of an earlier test may be at its end.
+    monkeypatch.setattr(background, "_serving", None)
+
+
 @pytest.fixture
 def unwarned(monkeypatch):
     monkeypatch.setattr(threaded, "_has_warned", False)
