@@ -50,7 +50,6 @@ Things that do not work
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import types
 import weakref
 from collections import deque
@@ -60,6 +59,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from . import bridge, greenlets
+from .exceptions import ScopeError, explain
 
 __all__ = ["AdoptedJob", "Adoption", "serve"]
 
@@ -149,6 +149,7 @@ class AdoptedJob(greenlets.Job):
         "__weakref__",
         "_calls",
         "_came_from_outside",
+        "_cancelled",
         "_home",
         "_hub",
         "_is_calling",
@@ -183,6 +184,9 @@ class AdoptedJob(greenlets.Job):
         self._calls: deque[_Call] = deque()
         self._is_calling = False
         self._is_visited = False
+        # A cancellation that came while the home did not wait for its driver. It is
+        # raised where the home is suspended next, as in any Task.
+        self._cancelled: asyncio.CancelledError | None = None
         # What the driver waits for while the home wants nothing of it.
         self._parked: asyncio.Future[None] | None = None
 
@@ -203,13 +207,11 @@ class AdoptedJob(greenlets.Job):
             suspended()
 
     def _begin(self) -> None:
-        # A greenlet that has set no variable yet has no context to share.
-        contextvars.copy_context()
-        context = getcurrent().gr_context
         driver = self._drive()
         try:
-            loop = asyncio.get_running_loop()
-            self._own_task = loop.create_task(driver, context=context)
+            # In a copy of the home's context, which the home brings along itself. That
+            # one somebody may have entered already, and a Task could not.
+            self._own_task = asyncio.get_running_loop().create_task(driver)
         except BaseException:
             driver.close()
             raise
@@ -237,7 +239,9 @@ class AdoptedJob(greenlets.Job):
             self._is_visited = False
 
     def _make_calls(self) -> None:
-        if not self._calls or self.waiter is not self._home():
+        if self.waiter is not self._home():
+            self._refuse_calls()
+        if not self._calls:
             return
         self._is_calling = True
         while self._calls:
@@ -269,12 +273,25 @@ class AdoptedJob(greenlets.Job):
         return future
 
     def _visit(self) -> None:
+        if not (self._rests and self._calls):
+            return
         home = self._home()
-        if self._rests and self._calls and self.waiter is home:
-            assert home is not None
+        if home is None or self.waiter is not home:
+            self._refuse_calls()
+        else:
             self.task = None
             self._is_visited = True
             home.switch()
+
+    def _refuse_calls(self) -> None:
+        # The home is below another greenlet, and to switch into it would end that.
+        while self._calls:
+            self._calls.popleft().refuse()
+
+    @property
+    def rests(self) -> bool:
+        """Whether the home waits for its Task; else it runs, or the server waits."""
+        return self._rests
 
     @property
     def is_over(self) -> bool:
@@ -288,8 +305,23 @@ class AdoptedJob(greenlets.Job):
         return self._own_task
 
     def cancel(self) -> bool:
-        """Cancel what the home waits for, or waits for next, if it has a Task."""
-        return self._own_task is not None and self._own_task.cancel()
+        """Cancel what the home waits for, or waits for next."""
+        if self._own_task is not None:
+            return self._own_task.cancel()
+        self._cancelled = asyncio.CancelledError()
+        return True
+
+    def take_cancellation(self) -> asyncio.CancelledError | None:
+        """What would be raised where the home waits next; it is not raised then.
+
+        To be called in the home.
+        """
+        task = self._own_task
+        if self.task is None and task is not None and task.cancelling():
+            # The driver hears of a cancellation a turn of the loop later.
+            self._ask(_ENTRY)
+        cancelled, self._cancelled = self._cancelled, None
+        return cancelled
 
     def _wake(self) -> None:
         parked = self._parked
@@ -348,16 +380,15 @@ class AdoptedJob(greenlets.Job):
         try:
             await self._parked
         except asyncio.CancelledError as error:
-            # It is raised where the home waits next.
-            self.error = error
+            self._cancelled = error
         finally:
             self._parked = None
 
     @types.coroutine
     def _outcome(self, yielded: Any) -> Generator[Any, Any, None]:
         try:
-            if self.error is not None:
-                # It was cancelled while the server waited.
+            if self._cancelled is not None:
+                self.error, self._cancelled = self._cancelled, None
                 if yielded is not None:
                     yielded.cancel()
             elif self._came_from_outside and yielded is not None:
@@ -404,3 +435,14 @@ class _Call:
 
     def drop(self) -> None:
         self._future.cancel()
+
+    def refuse(self) -> None:
+        if not self._future.done():
+            message = explain(NOT_REACHED, "uwsgi")
+            self._future.set_exception(ScopeError(message))
+
+
+NOT_REACHED = """\
+Something that works in the greenlet of the request alone was called in another \
+greenlet, below which that one waits. Under uWSGI this is the body of the request, and \
+uWSGI's own functions: read, or call, before the other greenlet begins."""

@@ -14,9 +14,10 @@ id under which they were made.
 
 At the end of the process what still runs is told to end, in this order: event
 streams, whose clients are told when to come back; everything else, which is
-cancelled; the lifespans of applications (:func:`end_last`). Threads of the server
-that are daemons hear of it where they wait. A thread that is none is waited for by
-the interpreter, before any of this: whether it blocks by a wait or by other means.
+cancelled; the lifespans of applications (:func:`end_last`). Threads that are daemons,
+of the server or of an executor of ours, hear of it where they wait. A thread that is
+none is waited for by the interpreter, before any of this: whether it blocks by a wait
+or by other means. So is one of ``asyncio.to_thread``, wherever its pool comes from.
 A server with such threads (gunicorn's gthread) is to say earlier that it stops:
 :func:`stop_at_signals`.
 
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import logging
 import os
 import signal
@@ -49,7 +51,9 @@ __all__ = [
     "end_at_exit",
     "end_last",
     "find_loop",
+    "give_up",
     "is_ending",
+    "is_lost",
     "patched_by",
     "refuse_patched_threads",
     "request_under_way",
@@ -148,6 +152,9 @@ class BackgroundLoop:
 async def _end_all(loop: asyncio.AbstractEventLoop) -> None:
     shutdown.announce(loop)
     await shutdown.settled(PATIENCE)
+    # The server may have cancelled some: what they do last is not to be cancelled.
+    if ending := {task for task in _running(loop) if task.cancelling()}:
+        await asyncio.wait(ending, timeout=PATIENCE)
     if left := _running(loop):
         await _cancel(left)
         await _unwind(loop)
@@ -210,8 +217,8 @@ def end_last(task: asyncio.Task[Any]) -> None:
     task.add_done_callback(_last.discard)
 
 
-# Loops that nobody may close, and the process that each is of.
-_left: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int] = (
+# Loops that nobody may close, and the process and thread that each is of.
+_left: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, int]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -220,17 +227,27 @@ def end_at_exit(loop: asyncio.AbstractEventLoop) -> None:
     """Have what is left on ``loop`` end with the process.
 
     For a server that only stops its loop: daphne's is still open, with all its tasks,
-    when the interpreter ends. A loop that is closed by then has no tasks left.
+    when the interpreter ends. A loop that is closed by then has no tasks left, and
+    greenlets of another thread cannot go on in the main one.
     """
     if not _left:
         atexit.register(_end_left)
-    _left[loop] = os.getpid()
+    _left[loop] = _this_thread()
+
+
+def _this_thread() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
 
 
 def _end_left() -> None:
-    for loop, pid in list(_left.items()):
-        if pid == os.getpid() and not loop.is_closed() and not loop.is_running():
-            loop.run_until_complete(_end_all(loop))
+    for loop, thread in list(_left.items()):
+        is_open = not (loop.is_closed() or loop.is_running())
+        if is_open and thread == _this_thread():
+            ending = loop.create_task(_end_all(loop))
+            ending.add_done_callback(lambda ending, loop=loop: loop.stop())
+            due = loop.call_later(STOP_TIMEOUT, loop.stop)
+            loop.run_forever()
+            due.cancel()
 
 
 _background: BackgroundLoop | None = None
@@ -261,6 +278,22 @@ def is_ending() -> bool:
     """Whether the background loop is being stopped, or was the last that there was."""
     background = _background
     return background is not None and background.is_stopping
+
+
+_has_given_up = False
+
+
+def give_up() -> None:
+    """From now on nobody ends what threads wait for, as the process is at its end."""
+    global _has_given_up
+    _has_given_up = True
+
+
+def is_lost(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a thread waits in vain for ``loop``: it is closed, or left for good."""
+    if _has_given_up and (is_ending() or not loop.is_running()):
+        return True
+    return loop.is_closed()
 
 
 def background_loop() -> BackgroundLoop:
@@ -303,23 +336,15 @@ def stop_at_signals(grace: float) -> None:
         ValueError: this is not the main thread.
     """
     margin = min(grace / 3, 1.0)
-    _precede(signal.SIGTERM, grace - margin)
-    _precede(signal.SIGINT, 0)
-    _precede(signal.SIGQUIT, 0)
+    shutdown.precede(signal.SIGTERM, functools.partial(_stop_soon, grace - margin))
+    shutdown.precede(signal.SIGINT, functools.partial(_stop_soon, 0))
+    shutdown.precede(signal.SIGQUIT, functools.partial(_stop_soon, 0))
 
 
-def _precede(number: int, grace: float) -> None:
-    handler = signal.getsignal(number)
-    if not callable(handler):
-        return
-
-    def stopping(*args: Any) -> None:
-        background = _background
-        if background is not None and background.usable:
-            background.stop_soon(grace)
-        handler(*args)
-
-    signal.signal(number, stopping)
+def _stop_soon(grace: float) -> None:
+    background = _background
+    if background is not None and background.usable:
+        background.stop_soon(grace)
 
 
 def refuse_patched_threads() -> None:
@@ -342,8 +367,9 @@ def patched_by() -> str | None:
 
 def _forget_after_fork() -> None:
     # The child has no such thread, and the lock may have been held by another.
-    global _background, _lock, _serving
+    global _background, _has_given_up, _lock, _serving
     _background = _serving = None
+    _has_given_up = False
     _lock = threading.Lock()
     _requests.clear()
     _bodies.clear()

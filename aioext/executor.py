@@ -1,11 +1,11 @@
 """Blocking code in threads: one executor for each application.
 
-The threads are a ``concurrent.futures.ThreadPoolExecutor``, made in the
-process that first uses it, so that a server may fork after the application was
-loaded. A job runs under a copy of its caller's context, and what it sets there
-is set for the caller afterwards. It may wait (:func:`aioext.wait`): the
-awaitable runs on the caller's loop. It runs in a greenlet of its thread, so that
-SQLAlchemy may wait as well (:func:`aioext.greenlets.run_in_thread`).
+The threads are a :class:`aioext.pool.Pool`, made in the process that first uses
+it, so that a server may fork after the application was loaded. A job runs under a
+copy of its caller's context, and what it sets there is set for the caller
+afterwards. It may wait (:func:`aioext.wait`): the awaitable runs on the caller's
+loop. It runs in a greenlet of its thread, so that SQLAlchemy may wait as well
+(:func:`aioext.greenlets.run_in_thread`).
 
 A caller that is cancelled waits for its thread all the same, for a thread
 cannot be ended: what it does to a transaction after the request's end would
@@ -30,7 +30,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar, overload
 
 from pyramid.threadlocal import get_current_registry
@@ -38,6 +37,7 @@ from zope.interface import implementer
 
 from . import bridge, greenlets, threads
 from .interfaces import IExecutor
+from .pool import Pool
 from .views import show_parameters
 
 __all__ = ["Executor", "current_executor", "use_executor"]
@@ -121,16 +121,6 @@ class _Call:
             del value, error
 
 
-class _Threads:
-    """The threads of one executor in one process."""
-
-    def __init__(self, workers: int) -> None:
-        self.pool = ThreadPoolExecutor(workers, THREAD_NAME)
-        self.pid = os.getpid()
-        # Calls that wait for a thread, or have one.
-        self.active = 0
-
-
 @implementer(IExecutor)
 class Executor:
     """A bounded pool of threads for code that blocks.
@@ -139,10 +129,11 @@ class Executor:
         workers: how many threads there are at most.
     """
 
+    _pool: Pool | None = None
+
     def __init__(self, workers: int = DEFAULT_WORKERS) -> None:
         self.workers = workers
         self._lock = threading.Lock()
-        self._threads: _Threads | None = None
         _executors.add(self)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -183,44 +174,37 @@ class Executor:
 
     def _submit(self, call: _Call) -> None:
         with self._lock:
-            pool = self._usable()
-            saturated = pool.active >= self.workers
-            pool.pool.submit(self._execute, pool, call)
-            pool.active += 1
-        if saturated:
+            has_thread = self._usable().submit(call.execute)
+        if not has_thread:
             threads.offer(call.execute)
 
-    def _execute(self, pool: _Threads, call: _Call) -> None:
-        try:
-            call.execute()
-        finally:
-            with self._lock:
-                pool.active -= 1
-
-    def _usable(self) -> _Threads:
-        if self._threads is None or self._threads.pid != os.getpid():
-            self._threads = _Threads(self.workers)
-        return self._threads
+    def _usable(self) -> Pool:
+        if self._pool is None or self._pool.pid != os.getpid():
+            self._pool = Pool(self.workers, THREAD_NAME)
+        return self._pool
 
     async def aclose(self) -> None:
         """Let the calls under way end, and then the threads.
 
         The loop goes on meanwhile, for those calls may wait for it. A later
         call makes new threads.
+
+        Cancellation: the threads end all the same.
         """
         with self._lock:
-            closed, self._threads = self._threads, None
+            closed, self._pool = self._pool, None
         if closed is not None and closed.pid == os.getpid():
-            try:
-                await asyncio.to_thread(closed.pool.shutdown)
-            except RuntimeError:
-                # The interpreter ends: it starts no thread, and has joined these.
-                closed.pool.shutdown()
+            await closed.aclose()
+
+    def __del__(self) -> None:
+        # Its threads keep their pool, and not this.
+        if self._pool is not None:
+            self._pool.end_soon()
 
     def _forget_after_fork(self) -> None:
         # The child has no such threads, and one may have held the lock.
         self._lock = threading.Lock()
-        self._threads = None
+        self._pool = None
 
 
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()

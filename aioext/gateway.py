@@ -109,6 +109,7 @@ class Gateway:
             self._loop = loop
             self._lookout = Lookout(loop, _rules_of(self.app))
             background.serve_on(loop)
+            background.end_at_exit(loop)
         if self._alone is not None or threadlocal.context_is_used():
             serving = (self._alone or self)(scope, receive, send)
             await loop.create_task(serving, context=threadlocal.isolated())

@@ -527,6 +527,9 @@ def foreign_provider() -> greenlet | None:
     current = getcurrent()
     if isinstance(current, BridgeGreenlet):
         return None
+    if _find_adopted is not None and _find_adopted(current) is not None:
+        # Its parent asks here.
+        return None
     marked = getattr(current, "__sqlalchemy_greenlet_provider__", False)
     return current if marked else None
 

@@ -46,7 +46,21 @@ class ILifespan(Interface):
 
 
 class IMounts(Interface):
-    """The applications that are mounted in one; see :mod:`aioext.mounts`."""
+    """What is mounted in an application; see :class:`aioext.mounts.mount.Mounts`.
+
+    True if there are any.
+    """
+
+    sources = Attribute("Where the mount at each host and path comes from.")
+
+    def add(host, path, app):
+        """Have a WSGI application answer what is below a path of a host."""
+
+    def holds(lifespan):
+        """Whether something that is mounted has that lifespan."""
+
+    def lifespan_of(app, name):
+        """The lifespan of an ASGI application, and whether it is new."""
 
     def find(environ):
         """The WSGI application that answers a request; None if none of them does."""

@@ -76,6 +76,8 @@ class Lifespan:
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Future[None] | None = None
+        # Done when an open() that has begun is, be it without success.
+        self._starting: asyncio.Future[None] | None = None
 
     @property
     def settings(self) -> Settings:
@@ -111,10 +113,15 @@ class Lifespan:
         registry = self.registry
         loop = asyncio.get_running_loop()
         current = {"registry": registry, "request": None}
-        with threadlocal.pushed(current):
-            resources = await self._start(registry, loop)
-        pid = os.getpid()
-        self._pid, self._loop = pid, loop
+        starting = self._starting = loop.create_future()
+        try:
+            with threadlocal.pushed(current):
+                resources = await self._start(registry, loop)
+            pid = os.getpid()
+            self._pid, self._loop = pid, loop
+        finally:
+            self._starting = None
+            starting.cancel()
         try:
             yield
         finally:
@@ -123,6 +130,15 @@ class Lifespan:
                 self._loop = None
                 with threadlocal.pushed(current):
                     await resources.aclose()
+
+    async def settled(self) -> None:
+        """Wait for whoever opens it on this loop right now.
+
+        Cancellation: safe; the opening goes on.
+        """
+        loop = asyncio.get_running_loop()
+        while self._starting is not None and self._starting.get_loop() is loop:
+            await asyncio.wait((self._starting,))
 
     async def _start(
         self, registry: Registry, loop: asyncio.AbstractEventLoop
@@ -161,6 +177,11 @@ class Lifespan:
 
     async def _hold(self, opening: asyncio.Future[None]) -> None:
         try:
+            await self.settled()
+            if self.is_open:
+                # One that it is mounted in was quicker, and holds it.
+                opening.set_result(None)
+                return
             async with self.open():
                 opening.set_result(None)
                 with announce_at_signals():

@@ -17,19 +17,25 @@ exactly the limit passes. The error goes the way of any HTTP exception: through 
 view that reads, exception views and tweens. One that leaves the execution policy (an
 add-on's that copies the body before it calls the application, say) is answered there.
 
-A request without a body has neither, and without the setting nothing is looked at.
+A request without a body has neither, and without the setting nothing is looked at. On
+HTTP/2 any request may have one all the same, a GET too. Its ``wsgi.input`` is empty,
+and :attr:`BodyLimit.is_empty` says so to who hands on what the server receives.
 
-Both ask one :class:`BodyLimit`, which is in the environ. Its ``maximum`` may be changed
-as long as the request lasts, and holds for what is read from then on.
+Both ask one :class:`BodyLimit`, which is in the environ, and belongs to the body that
+is there. Middleware that puts another one in its place, unpacked for example, has that
+one limited by the application that it calls. The ``maximum`` may be changed as long as
+the request lasts, and holds for what is read from then on.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from pyramid.httpexceptions import HTTPNotFound, HTTPRequestEntityTooLarge
+
+from .lines import Lines
 
 __all__ = ["KEY", "BodyLimit", "BodyTooLarge", "LimitedInput", "answer", "limit_body"]
 
@@ -49,16 +55,29 @@ class BodyLimit:
     Args:
         maximum: bytes; None: any number.
         declared: bytes that its ``Content-Length`` says; None: it has none.
+        file: what the body is read from.
 
     Attributes:
         maximum: may be changed; :meth:`check` tells whether the new one holds.
         taken: bytes that have been read so far, if none were declared.
     """
 
-    def __init__(self, maximum: int | None, declared: int | None) -> None:
+    def __init__(
+        self, maximum: int | None, declared: int | None, file: Any = None
+    ) -> None:
         self.maximum = maximum
         self._declared = declared
+        self._file = file
         self.taken = 0
+
+    def is_of(self, file: Any) -> bool:
+        """Whether that is the body, be it counted, and not one put in its place."""
+        return getattr(file, "counted", file) is self._file
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the body is to have no bytes at all."""
+        return self._declared == 0
 
     def check(self) -> None:
         """Do nothing, unless there is too much.
@@ -85,44 +104,33 @@ class BodyLimit:
         return room if size is None else min(size, room)
 
 
-class LimitedInput:
+class LimitedInput(Lines):
     """A ``wsgi.input`` that reads from another one, up to a limit.
 
     Args:
         file: what the server gave, which ends with the body.
         limit: of the request.
 
+    Attributes:
+        counted: ``file``.
+
     Every method raises :class:`BodyTooLarge` once the body is larger; what has been
     read of it by that call is lost.
     """
 
     def __init__(self, file: Any, limit: BodyLimit) -> None:
-        self._file = file
+        self.counted = file
         self._limit = limit
 
     def read(self, size: int | None = -1, /) -> bytes:
         """At most ``size`` bytes, all if it is negative or None; b"" at the end."""
         if size is not None and size >= 0:
-            return self._take(self._file.read, size)
-        return b"".join(iter(lambda: self._take(self._file.read, None), b""))
+            return self._take(self.counted.read, size)
+        return b"".join(iter(lambda: self._take(self.counted.read, None), b""))
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """The next line with its end, at most ``size`` bytes of it."""
-        return self._take(self._file.readline, size)
-
-    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """Lines until the end, or until they have ``hint`` bytes together."""
-        lines = []
-        total = 0
-        for line in self:
-            lines.append(line)
-            total += len(line)
-            if hint is not None and 0 < hint <= total:
-                break
-        return lines
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
+        return self._take(self.counted.readline, size)
 
     def _take(self, method: Any, size: int | None) -> bytes:
         limit = self._limit
@@ -143,7 +151,7 @@ def limit_body(environ: Environ, maximum: int) -> None:
         BodyTooLarge: it says already that it is larger.
     """
     limit = environ.get(KEY)
-    if limit is None:
+    if limit is None or not limit.is_of(environ["wsgi.input"]):
         limit = _put_limit(environ, maximum)
     elif limit.maximum is None or maximum < limit.maximum:
         limit.maximum = maximum
@@ -154,10 +162,14 @@ def limit_body(environ: Environ, maximum: int) -> None:
 def _put_limit(environ: Environ, maximum: int) -> BodyLimit | None:
     declared = _declared(environ)
     if declared is None and not _may_have_body(environ):
-        return None
-    limit = environ[KEY] = BodyLimit(maximum, declared)
+        if environ.get("SERVER_PROTOCOL", "") < "HTTP/2":
+            return None
+        # There, a body needs neither header. It is to be empty, see above.
+        declared = 0
+    file = environ["wsgi.input"]
+    limit = environ[KEY] = BodyLimit(maximum, declared, file)
     if declared is None or declared > maximum:
-        environ["wsgi.input"] = LimitedInput(environ["wsgi.input"], limit)
+        environ["wsgi.input"] = LimitedInput(file, limit)
     return limit
 
 

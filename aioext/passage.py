@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["Passage", "beginning_with", "is_passed"]
+__all__ = ["Passage", "beginning_with", "is_passed", "without_body"]
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -34,20 +34,29 @@ class Passage:
         app: the ASGI application.
         scope: for it.
         otherwise: gives the answer as a body, for who wants to have one.
+        has_body: whether the application is given the body of the request, if there
+            is one.
     """
 
     def __init__(
-        self, app: Any, scope: Any, otherwise: Callable[[], Iterable[bytes]]
+        self,
+        app: Any,
+        scope: Any,
+        otherwise: Callable[[], Iterable[bytes]],
+        has_body: bool = True,
     ) -> None:
         self._app = app
         self._scope = scope
         self._otherwise = otherwise
+        self._has_body = has_body
         self._body: Iterable[bytes] = ()
 
     async def serve(self, receive: Receive, send: Send) -> None:
         """Call the application with what the server has given."""
         # It leads back to the request, and this may last as long as a WebSocket does.
         del self._otherwise
+        if not self._has_body:
+            receive = without_body(receive)
         await self._app(self._scope, receive, send)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -69,3 +78,20 @@ def beginning_with(message: Any, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return receive_again
+
+
+def without_body(receive: Receive) -> Receive:
+    """``receive``, for a request whose body is empty, whatever the client sends."""
+    is_begun = False
+
+    async def receive_no_body() -> Any:
+        nonlocal is_begun
+        message = await receive()
+        while is_begun and message["type"] == "http.request":
+            message = await receive()
+        if message["type"] == "http.request":
+            is_begun = True
+            message = {"type": "http.request", "body": b"", "more_body": False}
+        return message
+
+    return receive_no_body

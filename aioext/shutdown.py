@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import threading
@@ -29,6 +30,7 @@ __all__ = [
     "announce_at_signals",
     "is_announced",
     "on_shutdown",
+    "precede",
     "settled",
 ]
 
@@ -116,28 +118,37 @@ def announce_at_signals() -> contextlib.ExitStack:
     stack = contextlib.ExitStack()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
-            _precede(number, loop, stack)
+            stack.callback(precede(number, functools.partial(_announce_soon, loop)))
     return stack
 
 
-def _precede(
-    number: int, loop: asyncio.AbstractEventLoop, stack: contextlib.ExitStack
-) -> None:
+def _announce_soon(loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(announce, loop)
+
+
+def precede(number: int, callback: Callback) -> Callable[[], None]:
+    """Have ``callback()`` called at a signal, before the handler that it has now.
+
+    A signal without a handler in Python is left alone. To be called in the main thread.
+
+    Returns:
+        what puts the handler back, unless there is a later one.
+    """
     handler = signal.getsignal(number)
     if not callable(handler):
-        return
+        return lambda: None
 
-    def announcing(*args: Any) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(announce, loop)
+    def preceding(*args: Any) -> None:
+        callback()
         handler(*args)
 
     def restore() -> None:
-        if signal.getsignal(number) is announcing:
+        if signal.getsignal(number) is preceding:
             signal.signal(number, handler)
 
-    signal.signal(number, announcing)
-    stack.callback(restore)
+    signal.signal(number, preceding)
+    return restore
 
 
 def _call(announcement: _Announcement, key: object) -> None:

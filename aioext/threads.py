@@ -343,7 +343,7 @@ class ThreadScope:
                 call = self._inbox.get(timeout=LOOK_INTERVAL)
             except queue.Empty:
                 call = None
-                if self.loop.is_closed():
+                if background.is_lost(self.loop):
                     raise ScopeError(LOOP_CLOSED) from None
             if call is not None:
                 call()

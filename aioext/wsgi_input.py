@@ -18,11 +18,12 @@ alone, and no lock of threads is needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from . import bridge
 from .exceptions import ClientDisconnected
+from .lines import Lines
 
 __all__ = ["EMPTY", "Input"]
 
@@ -32,7 +33,7 @@ PATIENCE = 10.0
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
-class EmptyInput:
+class EmptyInput(Lines):
     """The input of a request that can have no body."""
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -40,17 +41,11 @@ class EmptyInput:
 
     readline = read
 
-    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        return []
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(())
-
 
 EMPTY = EmptyInput()
 
 
-class Input:
+class Input(Lines):
     """The body of one request, a file to read from.
 
     Args:
@@ -100,20 +95,6 @@ class Input:
                 return self._take(limit)
             if not self._fill(searched + 1):
                 return self._take(self._available())
-
-    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
-        """Lines until the end, or until they have ``hint`` bytes together."""
-        lines = []
-        total = 0
-        for line in self:
-            lines.append(line)
-            total += len(line)
-            if hint is not None and 0 < hint <= total:
-                break
-        return lines
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
 
     def _available(self) -> int:
         # How much of the buffer has not been read.

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from life import APPS, ENVIRON, ROOT
-from servers import COMMANDS, WORKER, run
+from servers import COMMANDS, WORKER, Server, running
 
 # Threads of those that have some.
 THREADS = 64
@@ -104,9 +104,28 @@ class Runtime:
     @contextmanager
     def serve(self, app, *options):
         """Serve the application of the module ``app``; a :class:`servers.Server`."""
-        environ = {**ENVIRON, "SUITE_APP": app}
-        with run([*self.command, *options], directory=APPS, environ=environ) as server:
+        early = None if options else _started.pop((self.name, app), None)
+        with running(early or self._start(app, *options)) as server:
             yield server
+
+    def start_early(self, app):
+        """Start what the next ``serve(app)`` will give, and do not wait for it."""
+        if not self.is_in_process and (self.name, app) not in _started:
+            _started[self.name, app] = self._start(app)
+
+    def _start(self, app, *options):
+        environ = {**ENVIRON, "SUITE_APP": app}
+        return Server([*self.command, *options], APPS, environ)
+
+
+# By name and application: servers that nobody has asked for so far.
+_started = {}
+
+
+def close_started():
+    """End them."""
+    while _started:
+        _started.popitem()[1].close()
 
 
 GUNICORN = ("gunicorn", "-b", "127.0.0.1:0", "--no-control-socket", "-k")
@@ -169,9 +188,6 @@ ALL = [
             CODES: "It tells the application 1006, whatever the code was.",
             REASONS: "It does not tell the application.",
             PINGS: "ASGI has no message for a ping; the server pings by itself.",
-            RESTARTS: "Its worker is not told. When the graceful timeout is over, it "
-            "cancels what goes on, and clients see 1011.",
-            HINTS: "Its worker is not told. After the graceful timeout, it cuts.",
         },
     ),
     Runtime(

@@ -37,7 +37,7 @@ ADDRESS = r"(?:https?://|bound to TCP address )127\.0\.0\.1:(\d+)"
 COMMANDS = {
     "gunicorn": ["gunicorn", "-k", WORKER, "-b", "127.0.0.1:0", "--no-control-socket"],
     "uvicorn": ["uvicorn", "--port", "0"],
-    "hypercorn": ["hypercorn", "-b", "127.0.0.1:0"],
+    "hypercorn": ["hypercorn", "-w", "0", "-b", "127.0.0.1:0"],
     "uwsgi": [
         *("uwsgi", "--http-socket", "127.0.0.1:0", "--master", "--die-on-term"),
         *("--asyncio", "1200", "--greenlet", "--enable-threads", "--need-app"),
@@ -158,7 +158,13 @@ def serve(kind, app, *options, directory=HERE, environ=None):
 @contextmanager
 def run(command, directory=HERE, environ=None):
     """As :func:`serve`, for any command: ``["pserve", "development.ini"]``."""
-    server = Server(command, directory, environ)
+    with running(Server(command, directory, environ)) as server:
+        yield server
+
+
+@contextmanager
+def running(server):
+    """The same of a server that has been started."""
     try:
         server.wait_until_listening()
         yield server

@@ -76,6 +76,12 @@ def test_pages_use_nothing_from_elsewhere(project):
             assert "//" not in path.read_text("utf-8"), path
 
 
+def test_the_application_needs_no_ini_file(python, environment):
+    """``gunicorn 'hello:main()'``, ``waitress-serve --call hello:main``."""
+    code = "import hello; assert callable(hello.main())"
+    subprocess.run([python, "-c", code], check=True, env=environment)
+
+
 def test_the_projects_code_is_well_formed(project):
     pytest.importorskip("ruff")
     for command in (["check"], ["format", "--check"]):

@@ -200,6 +200,14 @@ def test_what_is_wrong_in_a_file_is_told(tmp_path, text, told):
         make_app(str(path))
 
 
+@pytest.mark.parametrize("data", [b"\xff\xfe[app:main]", b"[app:main]\nx = \xe9\n"])
+def test_a_file_that_is_no_text_is_told(tmp_path, data):
+    path = tmp_path / "binary.ini"
+    path.write_bytes(data)
+    with pytest.raises(ConfigurationError, match=r"cannot be loaded\. UnicodeDecode"):
+        make_app(str(path))
+
+
 def test_an_environment_without_the_variable_is_told(capsys):
     with pytest.raises(SystemExit):
         make_app()
@@ -286,9 +294,28 @@ def ends_on(kind, config_uri):
     """The exit status and the output of a server that cannot start."""
     server, *arguments = FROM_THE_ENVIRONMENT[kind]
     status, output = ends([*COMMANDS[server], *arguments], AIOEXT_INI=config_uri)
-    # hypercorn's command ends with 1, its module with 0.
-    assert status != 0 or server == "hypercorn"
+    assert status != 0 or is_silent(COMMANDS[server])
     return output
+
+
+def is_silent(command):
+    """Whether it is hypercorn with workers, whose status is 0 whatever theirs are."""
+    return command[0] == "hypercorn" and "-w" not in command
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("hypercorn", ["-w", "1"], 0),
+        ("hypercorn", ["-w", "0"], 3),
+        ("uvicorn", ["--workers", "2", "--timeout-worker-healthcheck", "1"], 0),
+    ],
+    ids=["hypercorn", "hypercorn, one process", "uvicorn, workers"],
+)
+def test_the_status_of_a_server_whose_workers_cannot_start(kind, options, expected):
+    command = [*COMMANDS[kind], *options, "aioext.asgi:app"]
+    status, output = ends(command, AIOEXT_INI="there-is-no.ini")
+    assert (status, "names no file" in output) == (expected, True)
 
 
 @pytest.mark.parametrize("kind", ENDING)

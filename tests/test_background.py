@@ -631,6 +631,102 @@ def test_what_others_use_is_ended_last(script):
     assert output.split("\n")[:3] == ["stream ended", "user ended", "pool closed"]
 
 
+def test_what_a_server_has_cancelled_on_the_loop_that_it_leaves_goes_on(script):
+    output = script(
+        """
+        import asyncio
+        import aioext
+        from aioext import background
+
+        async def last_step():
+            await asyncio.sleep(0.02)
+            print("closed")
+
+        async def request():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.create_task(last_step())
+
+        async def main():
+            background.end_at_exit(asyncio.get_running_loop())
+            tasks.append(asyncio.create_task(request()))
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+
+        tasks = []
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        """,
+        timeout=10,
+    )
+    assert output == "closed\n"
+
+
+def test_a_task_that_ignores_its_end_does_not_keep_a_loop_that_was_left(script):
+    output = script(
+        """
+        import asyncio
+        import aioext
+        from aioext import background
+
+        background.PATIENCE = background.STOP_TIMEOUT = 0.1
+
+        async def parked():
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    pass
+
+        async def main():
+            background.end_at_exit(asyncio.get_running_loop())
+            tasks.append(asyncio.create_task(parked()))
+            await asyncio.sleep(0)
+
+        tasks = []
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        # That it is dropped is not what this is about.
+        loop.set_exception_handler(lambda loop, context: None)
+        print("ends")
+        """,
+        timeout=10,
+    )
+    assert output == "ends\n"
+
+
+def test_a_loop_of_another_thread_is_left_alone(script):
+    # Its greenlets could not go on in this one.
+    output = script(
+        """
+        import asyncio, atexit, threading
+        import aioext
+        from aioext import background
+
+        # Registered first, so that it is called last.
+        atexit.register(lambda: print(tasks[0].done()))
+
+        def view():
+            aioext.wait(asyncio.Event().wait())
+
+        async def main():
+            background.end_at_exit(loop)
+            tasks.append(asyncio.create_task(aioext.spawn_greenlet(view)))
+            await asyncio.sleep(0.01)
+
+        tasks = []
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        thread = threading.Thread(target=lambda: loop.run_until_complete(main()))
+        thread.start()
+        thread.join()
+        """,
+        timeout=10,
+    )
+    assert output == "False\n"
+
+
 def test_being_told_twice_to_stop_interrupts_nothing():
     ended = []
     started = threading.Event()

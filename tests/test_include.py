@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -368,3 +369,8 @@ def test_pyramids_commands_work_on_an_application(tmp_path):
         assert process.returncode == 0, f"{name}: {output}"
         assert expected in output, f"{name}: {output}"
         assert "another" not in output
+
+
+def test_a_stub_of_uwsgi_is_not_uwsgi(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uwsgi", types.ModuleType("uwsgi"))
+    assert TestApp(make_app().app).get("/", status=404).status_code == 404

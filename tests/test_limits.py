@@ -150,6 +150,9 @@ def test_the_limit_may_be_lowered_below_what_was_read():
 # The environ
 
 
+CHUNKED = {"HTTP_TRANSFER_ENCODING": "chunked"}
+
+
 def environ_of(length=None, **others):
     environ = {"wsgi.input": File(b"x" * 100), **others}
     if length is not None:
@@ -224,6 +227,20 @@ def test_the_lower_limit_of_two_applications_holds(outer, inner):
 
 
 # In process
+
+
+@pytest.mark.parametrize("outer", [{"length": "8"}, CHUNKED, {"length": "11"}])
+def test_another_body_has_a_limit_of_its_own(outer):
+    environ = environ_of(**outer)
+    with contextlib.suppress(BodyTooLarge):
+        limit_body(environ, LIMIT)
+    environ |= {"wsgi.input": File(b"x" * 100), "CONTENT_LENGTH": "100"}
+    with pytest.raises(BodyTooLarge, match="larger than 50 bytes"):
+        limit_body(environ, 50)
+    environ |= {"wsgi.input": File(b"x" * 100), "CONTENT_LENGTH": "", **CHUNKED}
+    limit_body(environ, 50)
+    with pytest.raises(BodyTooLarge, match="larger than 50 bytes"):
+        environ["wsgi.input"].read()
 
 
 async def read_in_coroutine(request):

@@ -735,6 +735,35 @@ def test_the_door_cuts_who_is_late_and_nobody_else():
     assert not clock.timers
 
 
+def test_at_the_end_nobody_has_more_time_than_before():
+    clock = Clock()
+    door = Door(clock, 10)
+    early, silent, late = (Connection(door) for _ in range(3))
+    transports = {each: Transport() for each in (early, silent, late)}
+    door.add(early, transports[early])
+    clock.pass_(9)
+    door.add(silent, transports[silent])
+    door.hurry(3)
+    door.add(late, transports[late])
+    clock.pass_(1)
+    assert [each.is_open for each in transports.values()] == [False, True, True]
+    clock.pass_(2)
+    assert not any(each.is_open for each in transports.values())
+    assert not clock.timers
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_that_says_nothing_does_not_delay_the_end(listen, loop):
+    patient = ("--timeout", "600", "--graceful-timeout", "600")
+    gunicorn = listen(*patient, "--keep-alive", "1", loop=loop)
+    silent = gunicorn.connect()
+    # It is accepted before this one.
+    gunicorn.begin().close()
+    gunicorn.server.send_signal(signal.SIGTERM)
+    assert is_closed(silent)
+    assert gunicorn.server.process.wait(DEADLINE) == 0
+
+
 def test_the_door_forgets_who_has_left():
     clock = Clock()
     door = Door(clock, 10)
@@ -776,3 +805,57 @@ def test_without_the_protocol_there_is_no_factory(monkeypatch):
 
     monkeypatch.delattr(protocol, "ASGIProtocol")
     assert protocol_factory(None) is None
+
+
+def test_whoever_waits_is_accepted_in_one_turn_up_to_the_limit(run_on):
+    turns = []
+
+    class Counting(socket.socket):
+        """A listening socket that notes how many it has accepted a turn later."""
+
+        accepted = 0
+
+        def accept(self):
+            asyncio.get_running_loop().call_soon(lambda: turns.append(self.accepted))
+            result = super().accept()
+            self.accepted += 1
+            return result
+
+    async def main(limit):
+        turns.clear()
+        with contextlib.ExitStack() as stack:
+            listening = stack.enter_context(Counting())
+            where = address(listening)
+            for _ in range(5):
+                stack.enter_context(socket.socket()).connect(where)
+            worker = Sockets(listening)
+            listener = worker.listener(limit)
+            listener.take_over([], 0)
+            await until(lambda: turns)
+            listener.close()
+            await listener.wait_closed()
+
+    run_on("asyncio", main(None))
+    assert turns[0] == 5
+    run_on("asyncio", main(3))
+    assert turns[0] == 3
+
+
+def test_a_connection_that_begins_is_not_taken_for_two(run_on, caplog):
+    async def main():
+        with socket.socket() as listening, socket.socket() as client:
+            client.connect(address(listening))
+            worker = Sockets(listening)
+
+            class Counted(Protocol):
+                def connection_made(self, transport):
+                    listener.count(1)
+                    super().connection_made(transport)
+
+            listener = Listener(worker, lambda: Counted(worker.noted), 2)
+            listener.take_over([], 0)
+            await until(lambda: worker.noted and not listener._beginning)
+            listener.close()
+
+    run_on("asyncio", main())
+    assert not caplog.records

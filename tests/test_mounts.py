@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import threading
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from pyramid.exceptions import (
     ConfigurationExecutionError,
 )
 from pyramid.httpexceptions import HTTPForbidden
+from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.threadlocal import get_current_registry, get_current_request
 from starlette.applications import Starlette
@@ -29,6 +31,7 @@ import aioext
 from aioext.asgi import Gateway
 from aioext.interfaces import ILifespan
 from aioext.lifespan import lifespans_of
+from aioext.limits import BodyTooLarge
 
 HOST = [(b"host", b"www.example.com")]
 
@@ -147,7 +150,9 @@ def test_what_is_not_mounted_is_the_application_s():
     assert ask(app, "/a/bc").body == b"page"
 
 
-@pytest.mark.parametrize("path", ["//a/x", "/./a", "/x/../a/x", "/x/%2e%2e/a"])
+@pytest.mark.parametrize(
+    "path", ["//a/x", "/./a", "/x/../a/x", "/x/%2e%2e/a", "a", "%61/x", "../a"]
+)
 def test_another_spelling_of_a_path_leads_nowhere(path):
     # Pyramid's traversal would find the resource of that name.
     def traversal(config):
@@ -243,6 +248,7 @@ def test_a_path_that_no_request_has_is_refused(path):
         "a..org",
         "b\xfc..example",
         (),
+        1,
         (1,),
         ("a.org", None),
     ],
@@ -309,6 +315,21 @@ def test_mounts_are_named_in_settings():
 def test_the_setting_may_be_a_list_of_lines():
     app = make_app(settings={"aioext.mounts": [f"/a {__name__}:paths"]})
     assert ask(app, "/a/x").body == b"/a|/x|executor"
+
+
+def test_a_name_in_the_setting_may_be_relative_to_the_application(
+    tmp_path, monkeypatch
+):
+    package = tmp_path / "with_mounts"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "blog.py").write_text(f"from {__name__} import paths as app")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = {"aioext.mounts": "/a .blog:app"}
+    config = Configurator(settings=settings, package="with_mounts")
+    config.include("aioext", route_prefix="/b")
+    app = config.make_asgi_app()
+    assert ask(app, "/b/a/x").body == b"/b/a|/x|executor"
 
 
 @pytest.mark.parametrize("lines", ["/a", "/a b c", "/a b\n/c", 1, [()]])
@@ -597,6 +618,41 @@ def test_max_body_holds_for_what_is_mounted():
         assert (client.status, client.received) == (413, 0)
 
 
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_generator_that_reads_too_much_is_answered_for(inline):
+    closed = []
+
+    def generator(environ, start_response):
+        try:
+            start_response("200 OK", [])
+            yield environ["wsgi.input"].read(2)
+            yield environ["wsgi.input"].read()
+        finally:
+            closed.append(environ["PATH_INFO"])
+
+    def begins_with_all(environ, start_response):
+        yield from (environ["wsgi.input"].read(), b"")
+
+    settings = {"aioext.max_body": "4"}
+    app = make_app(
+        mounted("/late", generator, inline=inline),
+        mounted("/all", begins_with_all, inline=inline),
+        settings=settings,
+    )
+    given = {"wsgi.input": io.BytesIO(b"abcde"), "wsgi.input_terminated": True}
+    in_thread = Request.blank("/all", {"REQUEST_METHOD": "POST", **given})
+    status, *_ = in_thread.call_application(app.app, catch_exc_info=True)
+    assert status.startswith("413 ")
+    assert ask(app, "/all", method="POST", body=[b"abcd", b"e"]).status == 413
+    assert ask(app, "/late/1", method="POST", body=[b"ab", b"cd"]).body == b"abcd"
+    late = Client("/late/2", method="POST", body=[b"ab", b"cde"])
+    with pytest.raises(BodyTooLarge):
+        # It has begun to answer.
+        asyncio.run(late.call(app))
+    assert not late.ended
+    assert closed == ["/1", "/2"]
+
+
 # Pyramid applications
 
 
@@ -853,6 +909,27 @@ def test_everything_mounted_is_opened_and_closed_once(run):
     assert record == opened + closed
 
 
+def test_what_was_replaced_after_a_commit_is_not_opened(run):
+    record = Record()
+    starlette, pyramid = record.asgi("starlette"), child(record.resource("pyramid"))
+
+    def commits(config):
+        for path in ("/a", "/b", "/c"):
+            config.add_mount(path, record.asgi(f"old {path}"))
+        config.add_mount("/d", child(record.resource("old /d")))
+        config.add_mount("/e", starlette)
+        config.commit()
+        config.add_mount("/a", paths)
+        config.add_mount("/b", starlette)
+        config.add_mount("/d", pyramid)
+        config.add_mount("/e", paths)
+
+    run(live(make_app(commits)))
+    names = ["old /c", "starlette", "pyramid"]
+    opened = [f"open {name}" for name in names]
+    assert record == opened + [f"close {name}" for name in reversed(names)]
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_the_server_s_object_may_contain_them(run, wrapped):
     record = Record()
@@ -936,6 +1013,17 @@ def test_lifespans_of_applications_that_only_partly_take_part(run):
     assert [each.body for each in clients] == [b"/a|/a", b"/b|/b", b"/c|/c"]
 
 
+def test_an_application_may_be_a_function_that_returns_an_awaitable(run):
+    def knows_requests(scope, receive, send):
+        if scope["type"] != "http":
+            raise LookupError(scope["type"])
+        return asyncio.ensure_future(asgi_paths(scope, receive, send))
+
+    app = make_app(mounted("/a", knows_requests))
+    (client,) = run(live(app, Client("/a/")))
+    assert client.body == b"/a|/a/"
+
+
 def test_one_that_dies_while_it_serves_is_told_at_the_end(run):
     async def fails(scope, receive, send):
         await receive()
@@ -991,6 +1079,34 @@ def test_one_that_two_others_contain_is_opened_once(run):
     app = make_app(mounted("/s", shared), mounted("/first", first))
     run(live(app))
     assert record == ["open shared", "open first", "close first", "close shared"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_first_requests_that_overlap_open_what_is_shared_once(run, order):
+    record = Record()
+    begun = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def slow(registry):
+        record.append("open")
+        await begun.wait()
+        yield
+        record.append("close")
+
+    shared = child(lambda config: config.add_lifespan(slow), pages("shared"))
+    apps = [make_app(mounted("/s", shared)) for _ in range(2)] + [Gateway(shared)]
+
+    async def ask_all():
+        clients = [Client("/s") for _ in apps]
+        tasks = [clients[each].start(apps[each]) for each in order]
+        # Each of them has come to where it waits.
+        for _ in range(50):
+            await asyncio.sleep(0)
+        begun.set()
+        await asyncio.gather(*tasks)
+
+    run(ask_all())
+    assert record == ["open", "close"]
 
 
 def test_a_server_knows_the_settings_of_all():

@@ -139,6 +139,69 @@ def test_the_server_s_extensions_are_passed(run):
     assert client.sent[0]["trailers"] is True
 
 
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_what_middleware_changes_is_changed_for_what_is_mounted(run, kind):
+    seen = {}
+
+    async def app(scope, receive, send):
+        seen.update(scope)
+        await receive()
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        await send(HEAD)
+        await send(part(b""))
+
+    def trusts(app):
+        def middleware(environ, start_response):
+            assert environ.pop("HTTP_X_USER") == "admin"
+            environ["HTTP_HOST"] = "www.example.com"
+            environ["wsgi.url_scheme"] = "https"
+            environ["REMOTE_ADDR"] = "192.0.2.1"
+            environ["QUERY_STRING"] = "a=%20"
+            return app(environ, start_response)
+
+        return middleware
+
+    async def ask(gateway):
+        fields = [(b"x-user", b"admin"), (b"x-two", b"2")]
+        if kind == "websocket":
+            await Socket("/s", gateway, fields).task
+        else:
+            await Client("/s", headers=[(b"host", b"localhost"), *fields]).call(gateway)
+
+    run(ask(beneath(trusts)(mount(app))))
+    assert seen["type"] == kind
+    headers = dict(seen["headers"])
+    assert b"x-user" not in headers
+    assert (headers[b"host"], headers[b"x-two"]) == (b"www.example.com", b"2")
+    assert seen["scheme"] == {"http": "https", "websocket": "wss"}[kind]
+    assert seen["client"] == ("192.0.2.1", 50_000)
+    assert seen["query_string"] == b"a=%20"
+    assert seen["server"] == ("127.0.0.1", 8000)
+
+
+def test_another_body_in_the_place_of_the_request_s_is_read(run):
+    received = []
+
+    async def app(scope, receive, send):
+        received.append(await read(receive))
+        await send(HEAD)
+        await send(part(b""))
+
+    def unpacks(app):
+        def middleware(environ, start_response):
+            environ["wsgi.input"] = io.BytesIO(b"unpacked")
+            environ["CONTENT_LENGTH"] = "8"
+            return app(environ, start_response)
+
+        return middleware
+
+    client = Client("/s", method="POST", body=[b"packed"])
+    run(client.call(beneath(unpacks)(mount(app))))
+    assert received == [b"unpacked"]
+
+
 @WAYS
 def test_nothing_of_the_application_around_is_there(run, way):
     variable = contextvars.ContextVar("variable", default="unset")
@@ -266,6 +329,25 @@ def test_a_request_that_is_cancelled_cancels_nobody_else(run, way):
     run(cancel())
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_body_that_nothing_announces_does_not_get_past_the_limit(run, method):
+    received = []
+
+    async def app(scope, receive, send):
+        received.append(await read(receive))
+        # What is dropped does not hide the client's end.
+        received.append((await receive())["type"])
+        await send(HEAD)
+        await send(part(b""))
+
+    client = Client("/s", method=method, body=[b"x" * 100] * 5, http_version="2")
+    # HTTP/2 has no such field.
+    client.scope["headers"].pop()
+    client.leave()
+    run(client.call(mount(app, settings={"aioext.max_body": "4"})))
+    assert received == [b"", "http.disconnect"]
+
+
 @WAYS
 def test_an_error_is_the_server_s(run, way):
     async def app(scope, receive, send):
@@ -367,13 +449,14 @@ def test_an_answer_that_is_none(run, way):
 class Socket:
     """A WebSocket from the side of the server."""
 
-    def __init__(self, path, app, **others):
+    def __init__(self, path, app, fields=(), **others):
         self.incoming = asyncio.Queue()
         self.sent = asyncio.Queue()
         headers = [
             (b"host", b"localhost"),
             (b"upgrade", b"websocket"),
             (b"connection", b"upgrade"),
+            *fields,
         ]
         scope = make_scope(path, headers=headers, scheme="ws", **others)
         scope |= {"type": "websocket", "subprotocols": ["a", "b"]}
@@ -604,6 +687,17 @@ def test_the_validator_has_no_objection():
     body = app({**base, **environ}, start_response)
     assert b"".join(body) == b"01234"
     body.close()
+
+
+def test_fields_of_the_connection_are_not_the_application_s():
+    async def app(scope, receive, send):
+        names = (b"connection", b"Transfer-Encoding", b"x-one")
+        await send({**HEAD, "headers": [(name, b"chunked") for name in names]})
+        await send(part(b""))
+
+    # Some servers refuse them, and others would send them twice.
+    response = TestApp(mount(app).app, lint=False).get("/s")
+    assert list(response.headers) == ["x-one"]
 
 
 def test_a_server_that_closes_early_tells_the_application():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from aioext.environ import build_environ
 from aioext.mounts.scope import build_scope, scope_below
 from aioext.mounts.table import HIDDEN, Table, host_of, normalize_host
 
@@ -49,6 +50,10 @@ def found(made, host, path):
         ("/a//b", HIDDEN),
         ("/a/./b/c", HIDDEN),
         ("/a/b/../c", HIDDEN),
+        ("a", HIDDEN),
+        ("a/b/c", HIDDEN),
+        ("./a", HIDDEN),
+        ("ab", None),
         ("/a/b/./c", "/a/b"),
         ("/a/b/../../c", "/a/b"),
         ("//x", None),
@@ -196,10 +201,13 @@ def test_the_scope_below_is_the_server_s_with_another_path_and_state():
         "path": "/\xe9/x",
         "root_path": "",
         "raw_path": b"/%C3%A9/x",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"x-two", b"1"), (b"x-two", b"2")],
         "state": {"of": "the server"},
         "extensions": extensions,
     }
-    environ = {**ENVIRON, "PATH_INFO": "/x", "asgi.scope": given}
+    environ = build_environ({**given, "method": "GET", "scheme": "http"}, {})
+    environ |= {"SCRIPT_NAME": "/\xc3\xa9", "PATH_INFO": "/x", "asgi.scope": given}
     state = {"own": 1}
     scope = scope_below(environ, state)
     assert scope == {

@@ -1,16 +1,21 @@
 """uWSGI's asyncio mode, in real uWSGI processes."""
 
+import asyncio
 import http.client
 import json
 import os
 import re
+import select
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import servers
+
+from aioext.uwsgi.connection import Departures
 
 APPS = Path(__file__).parent / "apps"
 MEBIBYTE = 1_048_576
@@ -112,15 +117,6 @@ def test_overlapping_requests_each_keep_their_own(server, order):
         assert f'{{"name": "{name}"}}'.encode() in receive(clients[name])
 
 
-def test_200_requests_wait_at_once_in_one_process(server):
-    since = len(server.output)
-    clients = [send(server, "/hold?name=crowd") for _ in range(200)]
-    line = "event: holding crowd"
-    servers.poll(lambda: server.output[since:].count(line) == 200, server.describe)
-    get(server, "/set?name=crowd")
-    assert all(b'{"name": "crowd"}' in receive(client) for client in clients)
-
-
 def test_waits_may_be_nested(server):
     assert get(server, "/nested") == {"depth": 5}
 
@@ -134,11 +130,24 @@ def test_tasks_and_timeouts_of_a_request(server):
     assert get(server, "/gather") == [0, 1, 2, 3, 4, "timeout"]
 
 
+def test_a_process_that_a_request_forks_waits_by_itself(inline):
+    since = len(inline.output)
+    assert get(inline, "/forked") == {}
+    told(inline, "forked", "7", since=since)
+
+
 def test_an_exception_is_an_error_page_and_in_the_log(server):
     with serve() as other:
         assert exchange(other, "/fail")[0] == 500
         servers.poll(lambda: "LookupError: it failed" in other.output, other.describe)
         assert get(other, "/nested") == {"depth": 5}
+
+
+def test_a_cancellation_that_nobody_has_asked_for_is_an_error():
+    with serve() as other:
+        assert exchange(other, "/astray")[0] == 500
+        words = "GatewayError: The application raised CancelledError"
+        servers.poll(lambda: words in other.output, other.describe)
 
 
 def test_whole_requests_in_threads():
@@ -174,6 +183,13 @@ def test_a_future_of_two_is_waited_for_after_the_socket(server):
     told(server, "reading", since=since)
     client.sendall(b"12345")
     assert b'{"size": 5}' in receive(client)
+
+
+def test_a_body_that_cannot_be_read_is_refused(inline):
+    answer = get(inline, "/below", method="POST", body=b"1")["answer"]
+    assert answer.startswith(
+        "Something that works in the greenlet of the request alone"
+    )
 
 
 CHUNKED = {"Transfer-Encoding": "chunked"}
@@ -245,16 +261,6 @@ def test_parts_are_sent_when_they_are_made(server, kind):
     told(server, "closed", name, since=since)
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
-def test_a_stream_ends_when_its_client_leaves(server, kind):
-    since = len(server.output)
-    name = f"cut-{kind}"
-    client = send(server, f"/stream?name={name}&{kind}")
-    receive_until(client, b"\r\n\r\n0")
-    client.close()
-    told(server, "closed", name, since=since)
-
-
 @pytest.mark.parametrize("path", ["/file", "/thread_file"])
 def test_files_are_sent(server, path):
     expected = (APPS / "uwsgi_app.py").read_bytes()
@@ -298,6 +304,54 @@ def test_a_deadline_is_answered_before_the_cleanup_has_ended(server):
     assert "event: late" not in server.output[since:]
     get(server, "/set?name=late")
     told(server, "late", since=since)
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="Linux only")
+def test_a_descriptor_of_the_same_number_is_another_connection():
+    async def main():
+        departures = Departures(asyncio.get_running_loop())
+        first, ours = socket.socketpair()
+        second, client = socket.socketpair()
+        number = first.fileno()
+        ended = asyncio.create_task(departures.wait(first))
+        await asyncio.sleep(0)
+
+        async def wait_for_the_second():
+            with socket.socket(fileno=os.dup(second.fileno())) as copy:
+                assert copy.fileno() == number
+                await departures.wait(copy)
+
+        with ours, second, client:
+            waiting = asyncio.create_task(wait_for_the_second())
+            # It begins before the other one hears that it is cancelled.
+            ended.cancel()
+            first.close()
+            await asyncio.wait([ended])
+            client.close()
+            await asyncio.wait_for(waiting, servers.DEADLINE)
+
+    asyncio.run(main())
+
+
+def test_what_is_shielded_is_not_interrupted():
+    with serve() as server:
+        client = send(server, "/kept", "POST", ["Content-Length: 5"])
+        told(server, "reading", "kept")
+        client.sendall(b"12345")
+        assert b" 500 " in receive(client)
+        told(server, "kept")
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["half-closed", "reset"])
+def test_a_client_that_leaves_while_uwsgi_waits_for_it(half):
+    with serve() as server, send(server, "/flood") as client:
+        receive_until(client, b"\r\n\r\n")
+        if half:
+            client.shutdown(socket.SHUT_WR)
+        else:
+            client.close()
+        told(server, "calm")
+        assert "CancelledError" not in server.output
 
 
 # Leaks -----------------------------------------------------------------------
@@ -352,6 +406,31 @@ def test_a_stop_cancels_requests_and_closes_lifespans(mode, number):
         assert_clean(server)
 
 
+def test_a_stop_does_not_wait_for_clients():
+    with serve() as server:
+        upload = send(server, "/joined", "POST", ["Content-Length: 5"])
+        told(server, "reading")
+        with upload, send(server, "/flood") as flood:
+            receive_until(flood, b"\r\n\r\n")
+            assert server.stop(timeout=15) == 0
+            assert b" 503 " in receive(upload)
+        assert "event: calm " in server.output
+        assert "CancelledError" not in server.output
+
+
+def test_a_request_that_comes_after_the_stop_is_refused():
+    with serve() as server:
+        with send(server, "/linger"), server.connect() as late:
+            told(server, "waiting", "linger")
+            late.sendall(b"GET /leave?name=late HTTP/1.1\r\n")
+            get(server, "/nested")
+            server.send_signal(signal.SIGTERM)
+            told(server, "lingering")
+            late.sendall(b"\r\n")
+            assert b" 503 " in receive_until(late, b"\r\n\r\n")
+            server.process.wait(15)
+
+
 def test_a_server_without_a_master_stops_as_well():
     options = [each for each in servers.COMMANDS["uwsgi"] if each != "--master"]
     command = [*options, "--module=uwsgi_app:application"]
@@ -390,6 +469,22 @@ def test_a_worker_that_is_killed_is_replaced():
         assert get(server, "/nested") == {"depth": 5}
 
 
+def test_a_stop_before_the_worker_has_begun_is_not_swallowed(tmp_path):
+    environ = {"VARIANT": "interrupted", "FLAG": str(tmp_path / "flag")}
+    with servers.serve(
+        "uwsgi", "uwsgi_app:application", directory=APPS, environ=environ
+    ) as server:
+        told(server, "opened")
+        assert "Respawned uWSGI worker 1" in server.output
+
+
+def test_a_stop_during_the_start_does_not_wait_for_it():
+    with serve(variant="slow") as server:
+        told(server, "opening")
+        assert server.stop(timeout=15) == 0
+        assert "event: given up" in server.output
+
+
 @pytest.mark.parametrize("mode", ["lazy", "several"])
 def test_an_application_that_cannot_start_ends_the_server(mode):
     with serve(*MODES[mode], variant="failing") as server:
@@ -423,14 +518,49 @@ def test_a_missing_option_is_told_in_one_message(options, cure):
         assert "Traceback" not in server.output
 
 
+ALONE = """
+from pyramid.config import Configurator
+
+async def view(request):
+    return {"script": request.script_name}
+
+with Configurator() as config:
+    config.include("aioext")
+    config.add_route("script", "/script")
+    config.add_view(view, route_name="script", renderer="json")
+    application = config.make_wsgi_app()
+"""
+
+
+def mounted_twice(directory, *options):
+    # Of modules that no second interpreter refuses by itself.
+    (directory / "alone.py").write_text(ALONE)
+    command = [*servers.COMMANDS["uwsgi"], "--manage-script-name", *options]
+    mounts = [f"--mount=/{name}=alone:application" for name in "ab"]
+    return servers.run([*command, *mounts], directory)
+
+
+def test_a_second_interpreter_is_refused(tmp_path):
+    with mounted_twice(tmp_path) as server:
+        server.process.wait(servers.DEADLINE)
+        assert server.output.count("Start it with --single-interpreter") == 1
+        assert "Traceback" not in server.output
+
+
+def test_several_applications_in_one_interpreter(tmp_path):
+    with mounted_twice(tmp_path, "--single-interpreter") as server:
+        for script in ("/a", "/b"):
+            assert get(server, f"{script}/script") == {"script": script}
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize("options", [["--threads", "4"], []], ids=["threads", "one"])
 def test_without_the_loop_it_is_a_plain_wsgi_server(options):
-    environ = {"LOGGING": "INFO"}
-    with servers.run(without(*options), APPS, environ) as server:
+    with servers.run(without(*options), APPS) as server:
         assert get(server, "/set?name=x") == {}
         answer = get(server, "/thread", method="POST", body=bytes(MEBIBYTE))
         assert answer["size"] == MEBIBYTE
-        assert "uWSGI runs no asyncio loop" in server.output
+        assert server.output.count("uWSGI runs no asyncio loop") == 1
         assert server.stop() == 0
 
 

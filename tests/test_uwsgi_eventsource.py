@@ -107,23 +107,7 @@ def test_a_client_that_never_reads_holds_only_itself_up(served, key):
     until_ended(served, key)
 
 
-def test_silence_is_filled_with_comments(served, key):
-    stream = served.open(f"/ticks?key={key}").until("number.*\n\n:\n\n:\n\n")
-    served.ask(f"/go?key={key}")
-    stream.until('"number": 2').close()
-    until_ended(served, key)
-
-
-def test_a_client_comes_back_without_loss(served):
-    last = json.loads(served.ask("/append?text=one")[1])["id"]
-    for text in ("two", "three"):
-        served.ask(f"/append?text={text}")
-    stream = served.open("/follow", headers=[f"Last-Event-ID: {last}"])
-    stream.until("data: three\n\n").close()
-    assert re.findall("data: (.*)", stream.text) == ["two", "three"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_every_stream_ends_with_a_hint_when_the_worker_ends(number):
     views = itertools.cycle(["ticks", "plain", "mute", "slow_to_close"])
     # At the same port before and after a reload.

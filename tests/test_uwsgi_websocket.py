@@ -423,44 +423,6 @@ def test_the_client_cuts_while_it_is_sent_to(server):
     assert told(server, client) == [[True, 1006, ""]]
 
 
-def test_the_handler_closes(server):
-    with Raw(server, "/close") as client:
-        client.send(frame(TEXT, b"go"))
-        assert answered_close(client) == (4000, "enough")
-    assert told(server, client, 2) == [[True, 4000, "enough"], None]
-
-
-@pytest.mark.parametrize("path", ["/fail", "/fail-sync", "/fail-threaded"])
-def test_a_handler_that_raises_closes_with_1011(app, path):
-    logged = app.output.count("Expected: ")
-    with Raw(app, path) as client:
-        client.send(frame(TEXT, b"reason"))
-        assert answered_close(client) == (1011, "")
-    app.wait_for(r"Expected: reason")
-    assert app.output.count("Expected: ") == logged + 1
-
-
-def test_a_handler_that_returns_closes_with_1000(app):
-    with Raw(app, "/end") as client:
-        echoes(client, b"hello")
-        assert answered_close(client) == (1000, "")
-
-
-def test_a_handler_that_takes_no_notice_is_cancelled(app):
-    clients = [
-        Raw(app, path) for path in ("/linger", "/linger-sync", "/linger-threaded")
-    ]
-    for client in clients:
-        with client:
-            client.send(frame(TEXT, b"go"), close_frame(1000))
-            assert client.end() == (1000, "")
-    for client in clients:
-        closed, cancelled, seconds = told(app, client, 3)
-        assert closed in ([True, 1000, ""], [False, None, ""])
-        assert cancelled == "cancelled"
-        assert seconds < 10
-
-
 def test_uwsgi_logs_a_socket_as_one_request_and_writes_nothing_else(app):
     with Raw(app, "/echo") as client:
         echoes(client, b"hello")
@@ -474,7 +436,7 @@ def test_uwsgi_logs_a_socket_as_one_request_and_writes_nothing_else(app):
 # When the server stops -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_every_socket_is_closed_with_1012_when_the_worker_ends(number):
     # At the same port before and after a reload.
     listen = ["--http-socket", "127.0.0.1:PORT"]
@@ -579,6 +541,14 @@ def test_its_own_http_router_passes_sockets_on():
         echoes(client, b"one", b"two")
         client.send(close_frame(1000))
         assert client.end() == (1000, "")
+
+
+def test_its_own_http_router_cuts_at_the_end():
+    listen = ["--http", "127.0.0.1:PORT", "--http-websockets"]
+    with start_at(listen) as server, Raw(server, "/echo") as client:
+        echoes(client, b"one")
+        assert server.stop() == 0
+        assert client.read() is None
 
 
 def test_its_http_router_without_the_option_is_refused_in_one_line():

@@ -296,7 +296,7 @@ def test_a_cancellation_that_nobody_has_asked_for_is_an_error(server):
     assert get(server, "/marked")[0] == 200
 
 
-# Event streams and WebSockets -------------------------------------------------
+# Event streams ----------------------------------------------------------------
 
 
 def test_an_event_stream_that_ends(server):
@@ -307,28 +307,6 @@ def test_an_event_stream_that_ends(server):
     assert [json.loads(each) for each in found] == expected
 
 
-@threaded
-def test_each_event_arrives_before_the_next_one_is_made(server, key):
-    stream = Stream(server, f"/events?key={key}").begin()
-    for number in range(1, 4):
-        stream.until(f'data: {{"number": {number}}}\n\n')
-        assert f'"number": {number + 1}' not in stream.text
-        go(server, key)
-    stream.close()
-    server.wait_for(f"event: ended {key} ")
-
-
-@pytest.mark.parametrize("reset", [False, True])
-def test_a_client_of_an_event_stream_that_leaves_is_noticed(server, key, reset):
-    stream = Stream(server, f"/events?key={key}").begin()
-    stream.until("data: ").until("\n\n:\n\n")
-    stream.close(reset)
-    # By the comments that fill the silence.
-    server.wait_for(f"event: ended {key} ")
-    assert get(server, "/marked")[0] == 200
-    assert server.output.count(f"event: ended {key} ") == 1
-
-
 def test_a_server_that_serves_one_at_a_time_is_told_so_once():
     with start("sync") as server:
         for number in range(2):
@@ -336,28 +314,6 @@ def test_a_server_that_serves_one_at_a_time_is_told_so_once():
             said = server.output.count("'/three' is an event stream, and this server")
             assert said == 1, number
         assert "with threads (gthread, waitress)" in server.output
-
-
-HANDSHAKE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-
-
-def test_a_websocket_is_refused_with_what_can_serve_it(server):
-    response = ask(server, "/socket", headers=HANDSHAKE)
-    assert response.status == 501
-    for name in "gunicorn", "uWSGI", "ASGI":
-        assert name in response.body.decode()
-    assert get(server, "/marked")[0] == 200
-
-
-def test_a_websocket_s_address_is_no_page(server):
-    response = ask(server, "/socket")
-    assert response.status == 426
-    assert "WebSocket client" in response.body.decode()
 
 
 # Forks ------------------------------------------------------------------------

@@ -140,6 +140,11 @@ def _loader_of(config_uri: str) -> Any:
     if path is not None and not os.path.isfile(path):
         message = NO_FILE.format(config_uri, path)
         raise ConfigurationError(explain(message, "asgi-ini"))
+    if path is not None:
+        try:
+            loader.get_sections()
+        except (configparser.Error, UnicodeError, OSError) as error:
+            _mistake(config_uri, error)
     return loader
 
 

@@ -85,8 +85,8 @@ def includeme(config: Any) -> None:
         adapt_captured, "aioext_adapted_hooks", under="rendered_view", over=VIEW
     )
     adapt_other_requests(config)
-    if "uwsgi" in sys.modules:
-        # Only uWSGI has such a module, in its own processes.
+    if hasattr(sys.modules.get("uwsgi"), "loop"):
+        # Only uWSGI has such a module, in its own processes; elsewhere it is a stub.
         config.include("aioext.uwsgi.config")
     config.action(None, adapt_registry, (registry,), order=LAST)
 

@@ -34,6 +34,8 @@ def includeme(config: Any) -> None:
 
 
 def _mount_settings(config: Any) -> None:
+    # A name that begins with a dot is relative to the application, and not to aioext.
+    config = config.with_package(config.root_package)
     for place, app in config.registry.getUtility(ISettings).mounts:
         host, slash, path = place.partition("/")
         try:
@@ -137,9 +139,10 @@ def _mounted(registry: Any, app: Any, place: str, inline: bool) -> Any:
         return mount
     if kind is ASGIMount:
         own, is_new = registry.getUtility(IMounts).lifespan_of(app, place)
+        asgi = ASGIMount(app, own)
         if is_new:
-            lifespan.factories.append(lambda registry: own.open())
-        return ASGIMount(app, own)
+            lifespan.factories.append(asgi.open)
+        return asgi
     return WSGIMount(app, None if inline else registry.getUtility(IExecutor))
 
 
@@ -160,7 +163,9 @@ def _read_path(config: Any, path: Any) -> str:
 def _read_hosts(host: Any) -> list[str | None]:
     if host is None:
         return [None]
-    given = [host] if isinstance(host, str) else list(host)
+    if isinstance(host, str):
+        return [_read_host(host)]
+    given = list(host) if isinstance(host, Iterable) else []
     if not given:
         raise _error(NO_HOST.format(host))
     # Each once; what is equal is no conflict within one statement.

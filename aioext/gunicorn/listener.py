@@ -24,7 +24,8 @@ Each connection has a context of its own. All that serves it inherits that, so
 :class:`Attended`, the application that gunicorn calls, finds out whose first request
 has come without a word of gunicorn's, on HTTP/2 and behind a unix socket as well. A
 look each second finds those that are late: a timer for each would keep the transport of
-a client that has left.
+a client that has left. When the worker stops they have less time, for gunicorn waits
+for every connection, and browsers open some ahead of what they may ask for.
 
 The one thing here that gunicorn does not promise is its protocol class. Without it
 :func:`protocol_factory` gives None, and gunicorn's own servers stay.
@@ -45,6 +46,9 @@ __all__ = ["Attended", "Listener", "limit_of", "protocol_factory"]
 
 # Seconds between two looks at those that have not begun.
 LOOK = 1.0
+
+# Connections that one socket gives in one turn of the loop, at most.
+AT_ONCE = 64
 
 # Seconds in which nothing is accepted once the system has no more to give, and what
 # it says then.
@@ -106,6 +110,13 @@ class Door:
         """It has begun."""
         self._waiting.pop(connection, None)
 
+    def hurry(self, seconds: float) -> None:
+        """Give nobody more than ``seconds`` from now on, unless it is any time."""
+        self._seconds = min(self._seconds, seconds)
+        due = self._loop.time() + seconds
+        for connection, (before, transport) in self._waiting.items():
+            self._waiting[connection] = min(before, due), transport
+
     def _sleep(self) -> None:
         context = contextvars.Context()
         self._timer = self._loop.call_later(LOOK, self._look, context=context)
@@ -160,6 +171,9 @@ class Listener:
         self._factory = factory
         self._limit = limit
         self._door = Door(worker.loop, float(worker.cfg.timeout))
+        # Seconds in which a first request has to come once the worker stops: as long as
+        # a later one has anyway.
+        self._patience = max(float(worker.cfg.keepalive), LOOK)
         self._options = _tls_options(worker.cfg)
         # gunicorn's servers close what they were given.
         self._sockets: list[socket.socket] = [
@@ -200,8 +214,9 @@ class Listener:
         self._adjust()
 
     def close(self) -> None:
-        """Accept nothing any more."""
+        """Accept nothing any more, and wait no longer for who has said nothing."""
         self._is_closed = True
+        self._door.hurry(self._patience)
         self._adjust()
         for each in self._sockets:
             each.close()
@@ -213,14 +228,7 @@ class Listener:
             await asyncio.wait(self._beginning)
 
     def _adjust(self) -> None:
-        is_full = (
-            self._limit is not None
-            and self._count + len(self._beginning) >= self._limit
-        )
-        if is_full and not self._has_warned:
-            self._has_warned = True
-            self._log.warning(FULL, self._limit)
-        accepts = not (is_full or self._rests or self._is_closed)
+        accepts = not (self._is_full() or self._rests or self._is_closed)
         if accepts == self._is_accepting:
             return
         self._is_accepting = accepts
@@ -232,23 +240,40 @@ class Listener:
             else:
                 self._loop.remove_reader(each)
 
+    def _is_full(self) -> bool:
+        if self._limit is None:
+            return False
+        beginning = len(self._beginning)
+        # For a moment, one that begins is among both.
+        if max(self._count, beginning) >= self._limit and not self._has_warned:
+            self._has_warned = True
+            self._log.warning(FULL, self._limit)
+        return self._count + beginning >= self._limit
+
     def _accept(self, listening: socket.socket) -> None:
-        # One at a time, so that it is counted before the next one, and other workers
-        # have their share.
-        if not self._is_accepting:
-            return
+        # A turn of the loop for each would cost half as much as a short request.
+        for _ in range(AT_ONCE):
+            # Each counts before the next one.
+            if not (self._is_accepting and self._accept_one(listening)):
+                return
+
+    def _accept_one(self, listening: socket.socket) -> bool:
         try:
             accepted, _ = listening.accept()
+        except BlockingIOError:
+            # There are no more, or another worker was faster.
+            return False
         except OSError as error:
-            # Mostly another worker was faster, or the client has left.
+            # Mostly the client has left.
             if error.errno in EXHAUSTED:
                 self._rest(error)
-            return
+            return False
         accepted.setblocking(False)
         task = self._loop.create_task(self._begin(accepted))
         self._beginning.add(task)
         task.add_done_callback(self._begun)
         self._adjust()
+        return True
 
     async def _begin(self, accepted: socket.socket) -> None:
         connection = Connection(self._door)

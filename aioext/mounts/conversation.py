@@ -37,7 +37,8 @@ from typing import Any, Final
 
 from .. import background, bridge, threadlocal
 from ..exceptions import ClientDisconnected, GatewayError
-from ..wsgi_response import StartResponse
+from ..threaded import CUT_OFF
+from ..wsgi_response import CONNECTION_FIELDS, StartResponse
 
 __all__ = ["Conversation", "converse"]
 
@@ -86,6 +87,8 @@ def converse(
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in message.get("headers", ())
         ]
+        # ASGI has the server ignore them, and WSGI forbids them.
+        headers = [each for each in headers if each[0].lower() not in CONNECTION_FIELDS]
         line = f"{status} {responses.get(status, 'Status')}"
         # The server may or may not look for what cannot be sent.
         check = StartResponse(scope["method"])
@@ -315,8 +318,6 @@ def _resolve(future: asyncio.Future[Any] | None, value: Any = None) -> bool:
 NOT_ANSWERED = """\
 The ASGI application {!r} returned and had not sent a complete response. It has to \
 send http.response.start, and http.response.body until one has no more_body."""
-
-CUT_OFF = "The server has stopped before its response was complete."
 
 UNEXPECTED = """\
 The application sent a message of type {!r}, where {!r} is expected."""

@@ -94,9 +94,13 @@ class _Call:
             "asgi": {"version": "3.0", "spec_version": "2.0"},
             "state": self._state,
         }
-        calling = app(scope, self._receive, self._send)
+        calling = self._run(app, scope)
         self._task = loop.create_task(calling, context=threadlocal.isolated())
         background.end_last(self._task)
+
+    async def _run(self, app: Any, scope: dict[str, Any]) -> None:
+        # A function that returns an awaitable may raise before it does.
+        await app(scope, self._receive, self._send)
 
     async def start(self) -> dict[str, Any] | None:
         """The application's state; None: it does not know the protocol."""

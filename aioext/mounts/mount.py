@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
+from types import GeneratorType
 from typing import Any
 
 from pyramid.interfaces import IRouter
@@ -14,11 +15,15 @@ from zope.interface import implementer
 
 from .. import background, bridge
 from ..applications import speaks_asgi, speaks_wsgi
+from ..body import CalledBody
 from ..guards import KEY, rules_of
 from ..interfaces import ILifespan, IMounts
+from ..limits import KEY as LIMIT_KEY
 from ..limits import BodyTooLarge, LimitedInput
 from ..passage import Passage, is_passed
+from ..threaded import ENDING
 from ..websocket.handshake import asks_for_websocket, handshake_of
+from ..wsgi_input import EMPTY, Input
 from .blocking import BlockingApplication
 from .conversation import converse
 from .lifespan import ASGILifespan
@@ -51,6 +56,10 @@ class Mounts:
         """Have the WSGI application ``app`` answer what is below ``path``."""
         self._table.add(host, path, app)
 
+    def holds(self, lifespan: Any) -> bool:
+        """Whether what is mounted, and was not replaced since, has ``lifespan``."""
+        return any(getattr(app, "lifespan", None) is lifespan for app in self._table)
+
     def find(self, environ: Environ) -> Any:
         """What answers a request: a WSGI application; None if nothing mounted does."""
         path = environ.get("PATH_INFO", "")
@@ -78,10 +87,43 @@ def _shift(
     environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + path
     environ["PATH_INFO"] = environ.get("PATH_INFO", "")[len(path) :]
     try:
-        return app(environ, start_response)
+        body = app(environ, start_response)
     except BodyTooLarge as error:
-        # It has left code that knows nothing of it, and may have begun to answer.
-        return error(environ, _instead(start_response))
+        return _too_large(environ, start_response, error)
+    if isinstance(body, (GeneratorType, CalledBody)) and _is_counted(environ):
+        return _ReadingBody(body, partial(_too_large, environ, start_response))
+    return body
+
+
+def _too_large(
+    environ: Environ, start_response: StartResponse, error: BodyTooLarge
+) -> Iterable[bytes]:
+    # It has left code that knows nothing of it, and may have begun to answer.
+    return error(environ, _instead(start_response))
+
+
+class _ReadingBody:
+    # A body that reads that of the request when it is asked for its parts: of an
+    # application that is a generator, for one. It may find that to be too large.
+
+    def __init__(self, body: Any, answer: Callable[[Any], Iterable[bytes]]) -> None:
+        self._body = body
+        self._chunks = iter(body)
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._chunks)
+        except BodyTooLarge as error:
+            # Raised again, if a part of the answer has been sent.
+            self._chunks = iter(self._answer(error))
+        return next(self._chunks)
+
+    def close(self) -> None:
+        self._body.close()
 
 
 def _instead(start_response: StartResponse) -> StartResponse:
@@ -118,8 +160,9 @@ class PyramidMount:
 
         Cancellation: as in the lifespan's ``open()``.
         """
+        await self.lifespan.settled()
         async with contextlib.AsyncExitStack() as stack:
-            if not self.lifespan.is_open:
+            if _is_held(self.lifespan, registry) and not self.lifespan.is_open:
                 await stack.enter_async_context(self.lifespan.open())
             yield
 
@@ -136,19 +179,19 @@ class ASGIMount:
 
     def __init__(self, app: Any, lifespan: ASGILifespan) -> None:
         self._app = app
-        self._lifespan = lifespan
+        self.lifespan = lifespan
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Any:
-        if is_passed(start_response) and not _is_counted(environ):
-            scope = scope_below(environ, self._lifespan.state)
+        if is_passed(start_response) and _is_as_received(environ):
+            scope = scope_below(environ, self.lifespan.state)
             otherwise = partial(self._converse, environ, start_response)
-            return Passage(self._app, scope, otherwise)
+            return Passage(self._app, scope, otherwise, not _is_empty(environ))
         return self._converse(environ, start_response)
 
     def _converse(self, environ: Environ, start_response: StartResponse) -> Any:
         if asks_for_websocket(environ) or handshake_of(environ) is not None:
             return _answer(start_response, "501 Not Implemented", NO_WEBSOCKETS)
-        lifespan = self._lifespan
+        lifespan = self.lifespan
         scope = build_scope(environ, lifespan.state)
         tasks = lifespan.tasks
         try:
@@ -158,9 +201,21 @@ class ASGIMount:
                 raise
             return _answer(start_response, "503 Service Unavailable", ENDING)
 
-    def open(self, registry: Any) -> contextlib.AbstractAsyncContextManager[None]:
-        """A lifespan of the application around it."""
-        return self._lifespan.open()
+    @contextlib.asynccontextmanager
+    async def open(self, registry: Any) -> AsyncIterator[None]:
+        """A lifespan of the application around it: its own.
+
+        Cancellation: as in the lifespan's ``open()``.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            if _is_held(self.lifespan, registry):
+                await stack.enter_async_context(self.lifespan.open())
+            yield
+
+
+def _is_held(lifespan: Any, registry: Any) -> bool:
+    # A later commit may have mounted another application in its place.
+    return bool(registry.getUtility(IMounts).holds(lifespan))
 
 
 class WSGIMount:
@@ -180,9 +235,21 @@ class WSGIMount:
         return self._app(environ, start_response)
 
 
+def _is_as_received(environ: Environ) -> bool:
+    # Whether nobody counts the body, or has put another one in its place.
+    given = environ["wsgi.input"]
+    return given is EMPTY or isinstance(given, Input)
+
+
 def _is_counted(environ: Environ) -> bool:
     # Whether the body ends where aioext.max_body says.
     return isinstance(environ.get("wsgi.input"), LimitedInput)
+
+
+def _is_empty(environ: Environ) -> bool:
+    # Whether aioext.max_body is there, and the body is to have no bytes.
+    limit = environ.get(LIMIT_KEY)
+    return limit is not None and limit.is_empty
 
 
 def kind_of(app: Any) -> type[PyramidMount | ASGIMount | WSGIMount] | None:
@@ -209,8 +276,6 @@ def _answer(start_response: StartResponse, status: str, body: bytes) -> list[byt
 
 
 NOT_FOUND = b"404 Not Found\n\nThere is nothing at this path.\n"
-
-ENDING = b"503 Service Unavailable\n\nThe server is stopping.\n"
 
 NO_WEBSOCKETS = b"""\
 501 Not Implemented

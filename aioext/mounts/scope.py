@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from ..environ import build_environ
+
 __all__ = ["build_scope", "scope_below"]
 
 Environ = Mapping[str, Any]
@@ -18,6 +20,8 @@ Scope = dict[str, Any]
 
 # Those that listen for a client's end, instead of having send() fail at it.
 SPEC_VERSION = "2.3"
+# What a WebSocket's scheme is in an environ.
+SCHEMES = {"ws": "http", "wss": "https"}
 # Header fields that an environ has under their own name.
 _FIELDS = {"CONTENT_TYPE": "content-type", "CONTENT_LENGTH": "content-length"}
 
@@ -26,15 +30,33 @@ def scope_below(environ: Environ, state: Mapping[str, Any] | None) -> Scope:
     """The server's scope, for an application below the one that it was given to.
 
     Args:
-        environ: made of that scope, and shifted.
+        environ: made of that scope, and shifted; what middleware has changed in it
+            since is changed in the scope.
         state: of the application's own lifespan; None: it has none.
     """
-    scope = dict(environ["asgi.scope"])
-    scope |= _paths(environ)
+    given = environ["asgi.scope"]
+    scope = {**given, **_paths(environ), **_changed(environ, given)}
     scope.pop("state", None)
     if state is not None:
         scope["state"] = dict(state)
     return scope
+
+
+def _changed(environ: Environ, given: Scope) -> Scope:
+    is_http = given["type"] == "http"
+    schemes = {} if is_http else SCHEMES
+    scheme = given.get("scheme", "http" if is_http else "ws")
+    original = build_environ(
+        {"method": "GET", **given, "scheme": schemes.get(scheme, scheme)}, {}
+    )
+    before, now = _described(original), _described(environ)
+    changed = {key: now[key] for key in now if now[key] != before[key]}
+    if not is_http:
+        changed.pop("method", None)
+    if "scheme" in changed:
+        names = {http: ws for ws, http in schemes.items()}
+        changed["scheme"] = names.get(now["scheme"], now["scheme"])
+    return changed
 
 
 def build_scope(environ: Environ, state: Mapping[str, Any] | None) -> Scope:
@@ -48,13 +70,8 @@ def build_scope(environ: Environ, state: Mapping[str, Any] | None) -> Scope:
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
         "http_version": environ["SERVER_PROTOCOL"].rpartition("/")[2] or "1.1",
-        "method": environ["REQUEST_METHOD"],
-        "scheme": environ["wsgi.url_scheme"],
-        "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),
-        "headers": _headers(environ),
-        "client": _address(environ, "REMOTE_ADDR", "REMOTE_PORT"),
-        "server": _address(environ, "SERVER_NAME", "SERVER_PORT"),
         "extensions": {},
+        **_described(environ),
         **_paths(environ),
     }
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
@@ -62,6 +79,17 @@ def build_scope(environ: Environ, state: Mapping[str, Any] | None) -> Scope:
     if state is not None:
         scope["state"] = dict(state)
     return scope
+
+
+def _described(environ: Environ) -> Scope:
+    return {
+        "method": environ["REQUEST_METHOD"],
+        "scheme": environ["wsgi.url_scheme"],
+        "query_string": environ.get("QUERY_STRING", "").encode("latin-1"),
+        "headers": _headers(environ),
+        "client": _address(environ, "REMOTE_ADDR", "REMOTE_PORT"),
+        "server": _address(environ, "SERVER_NAME", "SERVER_PORT"),
+    }
 
 
 def _paths(environ: Environ) -> Scope:

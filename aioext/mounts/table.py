@@ -6,8 +6,9 @@ the longest path wins. A path matches by whole segments, once it is decoded, as
 :pep:`3333` has it: what the client has encoded, and how, makes no difference.
 
 What stands under a path cannot be had from another application by another spelling of
-that path: ``//path``, ``/./path`` and ``/other/../path`` are
-:data:`HIDDEN`. (Pyramid's traversal, for one, takes them all for ``/path``.)
+that path: ``//path``, ``/./path``, ``/other/../path`` and, which some servers let
+through, ``path`` are :data:`HIDDEN`. (Pyramid's traversal, for one, takes them all for
+``/path``.)
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ class Table:
     def __bool__(self) -> bool:
         return bool(self._hosts)
 
+    def __iter__(self) -> Iterator[Any]:
+        return (app for entries in self._hosts.values() for _, app in entries)
+
     def add(self, host: str | None, path: str, app: Any) -> None:
         """Add an application; it takes the place of one that is there.
 
@@ -73,7 +77,7 @@ class Table:
             there is another one under the same path in its usual spelling.
         """
         found = self._find(host, path)
-        if "//" in path or "/." in path:
+        if path[:1] != "/" or "//" in path or "/." in path:
             hidden = self._find(host, _usual(path))
             if hidden is not None and hidden != found:
                 return hidden[0], HIDDEN

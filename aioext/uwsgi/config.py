@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import logging
 import os
@@ -26,7 +27,7 @@ ASYNCIO = b"asyncio"
 def includeme(config: Any) -> None:
     """Have the application's requests wait for coroutines, if uWSGI runs a loop.
 
-    In another mode of uWSGI's it is a plain WSGI server, and nothing is done.
+    In another mode of uWSGI's it is a plain WSGI server, which is told once.
     """
     # There is no such module anywhere else.
     api = importlib.import_module("uwsgi")
@@ -35,15 +36,26 @@ def includeme(config: Any) -> None:
         start(api, serve)
         websocket.install(api)
     else:
-        log.info(PLAIN)
+        log.warning(PLAIN)
 
 
 def _check_asyncio(api: Any) -> None:
     if not api.opt.get("greenlet"):
         _refuse(api, NO_GREENLET)
+    if not _is_main_interpreter():
+        _refuse(api, SECOND_INTERPRETER)
     for name in ("max-requests", "reload-on-as", "reload-on-rss"):
         if api.opt.get(name):
             log.warning(NEVER_RESTARTED, name)
+
+
+def _is_main_interpreter() -> bool:
+    # uWSGI gives each application after the first one a sub-interpreter.
+    current = ctypes.pythonapi.PyInterpreterState_Get
+    current.restype = ctypes.c_void_p
+    number_of = ctypes.pythonapi.PyInterpreterState_GetID
+    number_of.argtypes, number_of.restype = [ctypes.c_void_p], ctypes.c_int64
+    return bool(number_of(current()) == 0)
 
 
 def _refuse(api: Any, message: str) -> NoReturn:
@@ -68,6 +80,11 @@ def _stop_master(api: Any) -> NoReturn:
 NO_GREENLET = """\
 uWSGI runs its asyncio loop without greenlets, so a request that waits would hold all \
 others. Start it with --greenlet (greenlet = true)."""
+
+SECOND_INTERPRETER = """\
+uWSGI runs its asyncio loop with several applications, each in an interpreter of its \
+own, and crashes at the first request for the second one. Start it with \
+--single-interpreter (single-interpreter = true), or use config.add_mount()."""
 
 NEVER_RESTARTED = """\
 aioext: uWSGI's asyncio loop does not look at %s: the master would kill the worker, \

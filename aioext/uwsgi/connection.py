@@ -12,6 +12,7 @@ descriptor more and not one for each. Where the system has no ``epoll``, nobody 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
@@ -73,15 +74,19 @@ class Departures:
         try:
             await future
         finally:
-            self._forget(descriptor)
+            self._forget(descriptor, future)
 
     def _look(self) -> None:
         for descriptor, _ in self._epoll.poll(0):
             future = self._waiting.get(descriptor)
-            self._forget(descriptor)
-            if future is not None and not future.done():
-                future.set_result(None)
+            if future is not None:
+                self._forget(descriptor, future)
+                if not future.done():
+                    future.set_result(None)
 
-    def _forget(self, descriptor: int) -> None:
-        if self._waiting.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
+    def _forget(self, descriptor: int, future: asyncio.Future[None]) -> None:
+        # The connection may be closed by now, and the number be another one's.
+        if self._waiting.get(descriptor) is future:
+            del self._waiting[descriptor]
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(descriptor)

@@ -22,6 +22,7 @@ client fails in uWSGI, which closes the body then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import http
@@ -41,6 +42,7 @@ from ..adopted import AdoptedJob
 from ..body import CalledBody, FileWrapper, replace_body
 from ..exceptions import ClientDisconnected, ConnectionClosed, GatewayError
 from ..guards import KEY, Guarded, Lookout, rules_of
+from ..lines import Lines
 from ..websocket.response import is_end_of_websocket
 from .connection import detach, duplicate
 from .worker import Worker
@@ -133,13 +135,10 @@ class Exchange(Guarded):
         self._job.suspended = self.suspended
         _current.set(self)
         try:
-            self._worker.enter(self._job, self._end)
-            response = policy(environ, router)
-        except asyncio.CancelledError as error:
-            return self._answer_cancelled(error)
-        except ClientDisconnected:
-            return Response(status=GONE)
-        except Exception as error:
+            return self._respond(policy, environ, router)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
             if isinstance(error, ConnectionClosed) and is_end_of_websocket(
                 environ, error
             ):
@@ -147,6 +146,17 @@ class Exchange(Guarded):
             # uWSGI would log it as well, and close the connection without an answer.
             log.exception(FAILED, self.describe())
             return Response(status=500)
+
+    def _respond(
+        self, policy: Callable[..., Any], environ: dict[str, Any], router: Any
+    ) -> Any:
+        try:
+            self._worker.enter(self._job, self._stop, self._end)
+            response = policy(environ, router)
+        except asyncio.CancelledError as error:
+            return self._answer_cancelled(error)
+        except ClientDisconnected:
+            return Response(status=GONE)
         finally:
             self.sent = True
         if self.was_ended_early:
@@ -207,6 +217,14 @@ class Exchange(Guarded):
             return provider.parent.switch(_call(function))
         return bridge.wait(_call_in(self._job, function))
 
+    def end_of_input(self) -> BaseException:
+        """What is to be raised where the body of the request cannot be read."""
+        cancelled = None
+        if self._worker.job_here() is self._job:
+            # Once is enough: what is done for the error may wait.
+            cancelled = self._job.take_cancellation()
+        return cancelled or ClientDisconnected(UNREAD)
+
     # The body
 
     def begin_to_stream(self) -> None:
@@ -229,6 +247,7 @@ class Exchange(Guarded):
     def end_stream(self) -> None:
         """The body is closed next: nobody is to cancel that."""
         self._stop_watching()
+        self._job.take_cancellation()
 
     # A WebSocket
 
@@ -266,9 +285,24 @@ class Exchange(Guarded):
         if self._connection is None:
             self._connection = duplicate(self.descriptor)
         await departures.wait(self._connection)
-        if self.is_streamed:
+        if self.is_streamed and self._job.rests:
             detach(self.descriptor)
+        elif self.is_streamed:
+            self._shut_down()
         return {"type": "http.disconnect"}
+
+    def _stop(self) -> None:
+        # Where uWSGI waits for the client a cancellation does not get through.
+        self._job.cancel()
+        if not self._job.rests:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        # What uWSGI waits for fails. The loop looks at its descriptor meanwhile: were
+        # that detached, the loop would see the connection for ever, and spin.
+        how = socket.SHUT_RDWR if self.sent else socket.SHUT_RD
+        with contextlib.suppress(OSError), duplicate(self.descriptor) as connection:
+            connection.shutdown(how)
 
     def _finish(self) -> None:
         if self.is_guarded:
@@ -365,7 +399,7 @@ def input_of(environ: dict[str, Any], exchange: Exchange, api: Any) -> Input:
     return Input(raw, exchange)
 
 
-class Input:
+class Input(Lines):
     """The ``wsgi.input`` of :pep:`3333`, usable in every thread and greenlet.
 
     Raises:
@@ -379,7 +413,7 @@ class Input:
         # Of a line of which only a part was asked for: uWSGI gives whole lines.
         self._rest = b""
 
-    def read(self, size: int | None = -1) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:
         """Read ``size`` bytes, less only at the end; the whole body by default."""
         if size is None or size < 0:
             rest, self._rest = self._rest, b""
@@ -390,7 +424,7 @@ class Input:
         # To uWSGI, none is all.
         return part + self._call(self._raw.read, size) if size else part
 
-    def readline(self, size: int | None = -1) -> bytes:
+    def readline(self, size: int | None = -1, /) -> bytes:
         """Read a line, or ``size`` bytes of it."""
         line = self._rest or (b"" if size == 0 else self._call(self._raw.readline))
         if size is None or not 0 <= size < len(line):
@@ -398,26 +432,12 @@ class Input:
         self._rest = line[size:]
         return line[:size]
 
-    def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """Read all lines, or as many as ``hint`` bytes need."""
-        lines = []
-        length = 0
-        for line in self:
-            lines.append(line)
-            length += len(line)
-            if hint is not None and 0 < hint <= length:
-                break
-        return lines
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
-
     def _call(self, method: Callable[..., bytes], *args: Any) -> bytes:
         try:
             return self._exchange.call(functools.partial(method, *args))
         except OSError:
             # So uWSGI says that the client has gone, or is silent.
-            raise ClientDisconnected(UNREAD) from None
+            raise self._exchange.end_of_input() from None
 
 
 class _Chunks(io.RawIOBase):

@@ -96,8 +96,12 @@ class Worker:
         self._ending: asyncio.Future[None] | None = None
         self._served: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._requests: set[AdoptedJob] = set()
+        # How each is stopped.
+        self._requests: dict[AdoptedJob, Callable[[], None]] = {}
         self._idle: asyncio.Event | None = None
+        # Until uWSGI sets its handlers Python has one, whose KeyboardInterrupt uWSGI
+        # swallows: a worker that is told to stop so early would go on.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if api.worker_id():
             self.start()
         else:
@@ -149,22 +153,32 @@ class Worker:
         """The job of the request whose greenlet this is, None in any other place."""
         return None if self._adoption is None else self._adoption.find_here()
 
-    def enter(self, job: AdoptedJob, ended: Callable[[], None]) -> None:
-        """A request begins; ``ended()`` is called when it is over.
+    def enter(
+        self, job: AdoptedJob, stop: Callable[[], None], ended: Callable[[], None]
+    ) -> None:
+        """A request begins. Returns when the application has started.
 
-        Returns when the application has started.
+        Args:
+            job: of its greenlet.
+            stop: called if it is to end because the worker does.
+            ended: called when it is over.
+
+        Raises:
+            asyncio.CancelledError: the worker ends.
         """
         assert self._opened is not None
         assert self._idle is not None
-        self._requests.add(job)
+        self._requests[job] = stop
         self._idle.clear()
         job.ended = lambda: self._leave(job, ended)
+        if self.is_stopping:
+            raise asyncio.CancelledError
         if not self._opened.done():
             bridge.wait(asyncio.shield(self._opened))
 
     def _leave(self, job: AdoptedJob, ended: Callable[[], None]) -> None:
         assert self._idle is not None
-        self._requests.discard(job)
+        self._requests.pop(job, None)
         if not self._requests:
             self._idle.set()
         ended()
@@ -222,8 +236,8 @@ class Worker:
 
     def _cancel_requests(self) -> None:
         self.is_stopping = True
-        for job in self._requests:
-            job.cancel()
+        for stop in tuple(self._requests.values()):
+            stop()
 
     async def _end(self) -> None:
         mercy = float(self.api.opt.get("worker-reload-mercy") or MERCY)
@@ -248,7 +262,7 @@ class Worker:
         assert self._idle is not None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while not all(job.is_over for job in self._requests):
+                while not all(job.is_over for job in tuple(self._requests)):
                     # One that somebody refers to ends without a word.
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._idle.wait(), LOOK_INTERVAL)
@@ -256,6 +270,9 @@ class Worker:
     async def _close(self) -> None:
         assert self._ending is not None
         assert self._served is not None
+        assert self._opened is not None
+        if not self._opened.done():
+            self._served.cancel()
         if not self._ending.done():
             self._ending.set_result(None)
         await asyncio.wait([self._served])

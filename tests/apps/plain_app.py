@@ -22,7 +22,6 @@ from pyramid.threadlocal import get_current_request
 import aioext
 from aioext.eventsource import EventSourceMapper
 from aioext.tweens import async_tween
-from aioext.websocket import WebsocketMapper
 
 # Seconds; less than a test waits for something.
 HEARTBEAT = 0.1
@@ -290,10 +289,6 @@ async def three(request):
         yield {"number": number, "current": get_current_request() is request}
 
 
-async def socket(ws):
-    raise AssertionError("no plain WSGI server opens it")
-
-
 # Processes --------------------------------------------------------------------
 
 
@@ -382,7 +377,6 @@ def main(global_config=None, **settings):
             config.add_view(view, name=view.__name__)
         for view in (events, three):
             config.add_view(view, name=view.__name__, mapper=EventSourceMapper)
-        config.add_view(socket, name="socket", mapper=WebsocketMapper)
     return config.make_wsgi_app()
 
 

@@ -6,9 +6,12 @@ What happens in its life is printed, a line each.
 import asyncio
 import contextvars
 import gc
+import importlib
 import logging
 import os
+import signal
 import threading
+import time
 from contextlib import asynccontextmanager
 
 import uwsgi
@@ -22,7 +25,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
 import aioext
+import aioext.exceptions
 from aioext.adopted import AdoptedJob
+from aioext.bridge import shielded
 from aioext.config import ExecutorMapper, InlineMapper
 from aioext.shutdown import on_shutdown
 from aioext.uwsgi import call
@@ -122,6 +127,13 @@ async def fail(request):
     raise LookupError("it failed")
 
 
+@view_config(route_name="astray")
+async def astray(request):
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+    await cancelled
+
+
 @view_config(route_name="mixed", renderer="json")
 async def mixed(request):
     """Wait for the socket and for the loop by turns, in one coroutine."""
@@ -168,6 +180,32 @@ def alchemy(request):
     assert aioext.wait(run()) == 1
     assert own() == mine
     return {"value": value}
+
+
+@view_config(route_name="forked", renderer="json", mapper=InlineMapper)
+def forked(request):
+    """Wait in a child process, where this request has no loop."""
+    child = os.fork()
+    if not child:
+        try:
+            tell("forked", str(aioext.wait(asyncio.sleep(0, 7))))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    return {}
+
+
+@view_config(route_name="below", renderer="json", mapper=InlineMapper)
+def below(request):
+    """Read in a greenlet of the application's own."""
+
+    def read():
+        try:
+            return request.environ["wsgi.input"].read(1)
+        except aioext.exceptions.ScopeError as error:
+            return str(error)
+
+    return {"answer": greenlet(read).switch()}
 
 
 # Threads
@@ -274,6 +312,47 @@ async def leave(request):
         tell("left", name)
 
 
+@view_config(route_name="linger")
+async def linger(request):
+    tell("waiting", "linger")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        tell("lingering")
+        await asyncio.sleep(1)
+
+
+@view_config(route_name="flood")
+async def flood(request):
+    """More than a client reads; tell whether the loop spins at the end."""
+
+    async def parts():
+        try:
+            while True:
+                yield bytes(4 * 1_048_576)
+        finally:
+            start = time.process_time()
+            await asyncio.sleep(0.5)
+            tell("spun" if time.process_time() - start > 0.25 else "calm")
+
+    return Response(app_iter=parts(), content_type="text/plain")
+
+
+@view_config(route_name="kept")
+async def kept(request):
+    """Be cancelled while uWSGI waits, before what must not be interrupted."""
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
+    tell("reading", "kept")
+    request.environ["wsgi.input"].read(5)
+
+    async def finish():
+        await asyncio.sleep(0)
+        tell("kept")
+
+    shielded(aioext.wait, finish())
+
+
 @view_config(route_name="last", renderer="json")
 async def last(request):
     """Take longer than the server does to be told to stop."""
@@ -346,6 +425,28 @@ async def failing(registry):
     yield
 
 
+@asynccontextmanager
+async def slow(registry):
+    tell("opening")
+    try:
+        await asyncio.Event().wait()
+        yield
+    finally:
+        tell("given up")
+
+
+def interrupted():
+    """The first worker is told to stop before uWSGI listens to that."""
+
+    def interrupt():
+        if not os.path.exists(os.environ["FLAG"]):
+            open(os.environ["FLAG"], "w").close()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    importlib.import_module("uwsgidecorators").postfork(interrupt)
+    return make()
+
+
 def make(lifespan=resource, **settings):
     with Configurator(settings=settings) as config:
         config.include("aioext")
@@ -353,6 +454,10 @@ def make(lifespan=resource, **settings):
         config.add_tween("uwsgi_app.waiting_tween")
         names = (
             "hold set nested gather fail mixed joined alchemy thread form upload "
+            "forked "
+            "astray "
+            "below "
+            "linger flood kept "
             "stream file thread_file large leave last look late census"
         )
         for name in names.split():
@@ -365,6 +470,8 @@ logging.basicConfig(level=os.environ.get("LOGGING", "WARNING"))
 VARIANTS = {
     "plain": make,
     "failing": lambda: make(failing),
+    "slow": lambda: make(slow),
+    "interrupted": interrupted,
     "inline": lambda: make(**{"aioext.sync_views": "inline"}),
     "request": lambda: make(**{"aioext.sync_views": "request"}),
 }

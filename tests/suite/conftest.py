@@ -13,12 +13,14 @@ The second one runs on those that lack it, and ``either`` on both. So there is n
 to skip. ``@pytest.mark.only("gunicorn on uvloop")`` is for what is not about a feature.
 
 A server is started once for all of the tests that share it; they run in its turn.
+``@pytest.mark.serves("worker_app")`` tells what a test starts for itself. Either is
+started while the test before it runs, for that takes more time than most tests do.
 """
 
 from pathlib import Path
 
 import pytest
-from runtimes import ALL, FEATURES, REQUESTS, RUNTIMES, Runtime
+from runtimes import ALL, FEATURES, REQUESTS, RUNTIMES, Runtime, close_started
 
 from .running import start
 
@@ -27,6 +29,7 @@ MARKS = (
     "without(*names): runs where one of them is lacking, and shows what happens then",
     "either(*names): runs where they are and where one is lacking, and shows both",
     "only(*names): runs on these runtimes",
+    "serves(app): begins with runtime.serve(app)",
 )
 PARAMETERS = ("running", "runtime")
 # Of tracebacks: those on purpose, what daphne says of codes that it does not send, and
@@ -38,6 +41,8 @@ EXPECTED = (
     "OSError: write",
     "KeyError: 'a'",
 )
+# Runtimes whose server, for all tests that share it, has been started.
+SHARED = set()
 # The names of the modules, and the pairs (feature, runtime) that tests are about.
 COLLECTED = pytest.StashKey()
 
@@ -128,6 +133,30 @@ def order(items):
     )
     for place, item in zip(places, ordered, strict=True):
         items[place] = item
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    if nextitem is not None:
+        start_early(item, nextitem)
+    return (yield)
+
+
+def start_early(item, following):
+    mark = following.get_closest_marker("serves")
+    if "running" in item.fixturenames:
+        SHARED.add(runtime_of(item))
+    runtime = runtime_of(following)
+    if runtime is None:
+        return
+    if mark is not None:
+        runtime.start_early(*mark.args)
+    elif "running" in following.fixturenames and runtime not in SHARED:
+        runtime.start_early("suite.app")
+
+
+def pytest_sessionfinish():
+    close_started()
 
 
 @pytest.fixture(scope="session")

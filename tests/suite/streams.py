@@ -7,8 +7,11 @@
 """
 
 import asyncio
+import contextlib
 import http.client
+import json
 import re
+import select
 import socket
 import struct
 import threading
@@ -16,6 +19,9 @@ from contextlib import contextmanager
 
 from asgi import Client
 from servers import DEADLINE
+
+# Seconds in which a server would have answered if it had anybody to do so.
+UNANSWERED = 0.5
 
 
 class Stream:
@@ -46,6 +52,10 @@ class Stream:
             name.lower(): value for name, value in self._response.getheaders()
         }
         return self
+
+    def is_answered(self, timeout):
+        """Whether anything comes within ``timeout`` seconds."""
+        return bool(select.select([self._socket], [], [], timeout)[0])
 
     def until(self, pattern):
         """Receive until a regular expression is found in :attr:`text`."""
@@ -92,9 +102,9 @@ class Remote:
         stream = Stream(self.server, self._prefix + path, method, headers, small)
         return stream.receive_head()
 
-    def begin(self, path, small=False):
+    def begin(self, path, small=False, headers=()):
         """The same, without waiting for an answer."""
-        return Stream(self.server, self._prefix + path, small=small)
+        return Stream(self.server, self._prefix + path, headers=headers, small=small)
 
     def ask(self, path):
         """The status and the text of a response that ends."""
@@ -195,3 +205,19 @@ class Loop:
             self._thread.join()
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+
+def assert_taken(served, key, count):
+    """``count`` streams keep all others waiting, and one less does not."""
+    names = [f"{key}-{number}" for number in range(count)]
+    with contextlib.ExitStack() as stack:
+        opened = [served.open(f"/mute?key={name}") for name in names]
+        for stream in opened:
+            stack.callback(stream.close)
+            stream.until("^:\n\n")
+        waiting = served.begin("/state", headers=["Connection: close"])
+        stack.callback(waiting.close)
+        assert not waiting.is_answered(UNANSWERED)
+        opened[-1].close()
+        waiting.receive_head().until_end()
+        assert json.loads(waiting.text)["ended"][names[-1]] == 1

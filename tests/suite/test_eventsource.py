@@ -9,9 +9,11 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from runtimes import ALL, CUTS, EVENTS, MANY_EVENTS
+from runtimes import ALL, CUTS, EVENTS, MANY_EVENTS, NO_THREADS, THREADS
 from servers import memory, poll
 from ws_client import values
+
+from suite.streams import assert_taken
 
 TYPE = "text/event-stream; charset=utf-8"
 OPENING = ":\n\n"
@@ -73,12 +75,18 @@ def test_a_refusal_is_a_response(running):
 
 
 @pytest.mark.without(MANY_EVENTS)
-def test_a_stream_has_the_server_to_itself(running):
-    # Nothing else is answered, and the next request finds what the last one has left.
-    last = running.get("/events/append?text=one").json["id"]
-    for _ in range(2):
-        assert running.get("/events/three").status == 200
-    assert running.get("/events/append?text=two").json["id"] != last
+def test_a_stream_has_the_server_to_itself(running, key):
+    if running.events is None:
+        # There is a response when the generator has ended, and not before.
+        assert running.get("/events/three").body.count("data: line") == 3
+        assert running.get("/events/state").json["streams"] == 0
+    else:
+        assert_taken(running.events, key, 1)
+
+
+@pytest.mark.without(NO_THREADS)
+def test_streams_have_all_threads_to_themselves(served, key):
+    assert_taken(served, key, THREADS)
 
 
 # While it lasts ---------------------------------------------------------------

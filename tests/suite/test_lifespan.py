@@ -12,6 +12,8 @@ from life import OPENED, assert_clean, events, facts
 from runtimes import CLOSED, EARLY
 from servers import poll
 
+pytestmark = pytest.mark.serves("worker_app")
+
 
 def stop(runtime, server):
     """End it in its ordinary way."""

@@ -3,7 +3,7 @@
 from pyramid.config import Configurator
 
 
-def main(global_config, **settings):
+def main(global_config=None, **settings):
     """Make the WSGI application from the settings of an ini file."""
     with Configurator(settings=settings) as config:
         config.include("aioext")
