@@ -45,6 +45,7 @@ class Client:
         received: how many bytes of its body the application asked for.
         leaves: makes ``send`` fail, as servers do by ASGI 2.4, once it is True.
         reads: cleared, ``send`` blocks.
+        is_sent_to: whether ``send`` has been called.
     """
 
     def __init__(self, path="/", body=None, complete=True, **others):
@@ -56,6 +57,7 @@ class Client:
         self.leaves = False
         self.reads = asyncio.Event()
         self.reads.set()
+        self.is_sent_to = False
         self._changed = asyncio.Event()
         self._receiving = False
 
@@ -95,6 +97,8 @@ class Client:
 
     async def send(self, message):
         check_message(message, self.sent)
+        self.is_sent_to = True
+        self._changed.set()
         await self.reads.wait()
         if self.leaves:
             raise BrokenPipeError

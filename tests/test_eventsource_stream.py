@@ -656,7 +656,7 @@ def test_what_is_streamed_is_closed_once_at_every_stage(run, make, mode, stage):
             client.reads.clear()
         task = client.start(app)
         if stage == "before the head":
-            await settle()
+            await client.until(lambda: client.is_sent_to)
         elif stage == "after it":
             await client.until(lambda: client.parts)
         elif stage == "in it":
