@@ -68,9 +68,10 @@ class Server:
             command = [str(self.port) if each == "PORT" else each for each in command]
         paths = [str(each) for each in (directory, HERE, HERE.parent)]
         paths.append(os.environ.get("PYTHONPATH", ""))
+        arguments = launch(command)
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            launch(command),
+            arguments,
             cwd=directory,
             env={
                 **os.environ,

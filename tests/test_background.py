@@ -582,6 +582,8 @@ def test_a_thread_that_outlives_the_main_one_goes_on_waiting(script):
             aioext.wait(asyncio.sleep(0))
             print("done")
 
+        # From Python 3.12 on, no thread can be started once the main one has ended.
+        aioext.wait(asyncio.sleep(0))
         threading.Thread(target=function).start()
         """,
         timeout=10,
