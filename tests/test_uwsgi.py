@@ -150,6 +150,14 @@ def test_a_cancellation_that_nobody_has_asked_for_is_an_error():
         servers.poll(lambda: words in other.output, other.describe)
 
 
+def test_a_header_that_would_be_two_is_not_sent():
+    with serve() as other:
+        assert exchange(other, "/split")[0] == 500
+        servers.poll(lambda: "X-A has a control character" in other.output)
+        told(other, "closed split")
+        assert get(other, "/nested") == {"depth": 5}
+
+
 def test_whole_requests_in_threads():
     with serve(variant="request") as server:
         answer = get(server, "/thread", method="POST", body=bytes(MEBIBYTE))

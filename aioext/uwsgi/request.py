@@ -44,6 +44,7 @@ from ..exceptions import ClientDisconnected, ConnectionClosed, GatewayError
 from ..guards import KEY, Guarded, Lookout, rules_of
 from ..lines import Lines
 from ..websocket.response import is_end_of_websocket
+from ..wsgi_response import StartResponse
 from .connection import detach, duplicate
 from .worker import Worker
 
@@ -162,8 +163,21 @@ class Exchange(Guarded):
         if self.was_ended_early:
             self.warn_of_swallowed()
             return self._answer_ended(response)
+        self._check(response)
         self._adapt(response)
         return response
+
+    def _check(self, response: Any) -> None:
+        # uWSGI sends what it is given, a header that ends itself and begins another one
+        # too. What accepts a WebSocket has a check of its own.
+        headers = getattr(response, "headerlist", None)
+        if headers is None or response.status_code == 101:
+            return
+        try:
+            StartResponse(self.method)(response.status, headers)
+        except GatewayError:
+            _close_body(response)
+            raise
 
     def _answer_cancelled(self, error: asyncio.CancelledError) -> Any:
         if self.was_ended_early and not self.was_cancelled():
@@ -173,9 +187,7 @@ class Exchange(Guarded):
         raise GatewayError(CANCELLED) from error
 
     def _answer_ended(self, dropped: Any = None) -> Any:
-        close = getattr(getattr(dropped, "app_iter", None), "close", None)
-        if close is not None:
-            close()
+        _close_body(dropped)
         if self.has_expired:
             bridge.wait(self.answered())
             return _no_response
@@ -316,6 +328,12 @@ class Exchange(Guarded):
             self._connection = None
         while self._at_end:
             self._at_end.pop()()
+
+
+def _close_body(response: Any) -> None:
+    close = getattr(getattr(response, "app_iter", None), "close", None)
+    if close is not None:
+        close()
 
 
 async def _call(function: Callable[[], T]) -> T:

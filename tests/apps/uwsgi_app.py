@@ -127,6 +127,22 @@ async def fail(request):
     raise LookupError("it failed")
 
 
+@view_config(route_name="split")
+async def split(request):
+    """A header that would be two."""
+    return Response(headerlist=[("X-A", "a\r\nX-B: b")], app_iter=Part())
+
+
+class Part:
+    """A body that tells when it is closed."""
+
+    def __iter__(self):
+        return iter([b"x"])
+
+    def close(self):
+        tell("closed split")
+
+
 @view_config(route_name="astray")
 async def astray(request):
     cancelled = asyncio.get_running_loop().create_future()
@@ -455,7 +471,7 @@ def make(lifespan=resource, **settings):
         names = (
             "hold set nested gather fail mixed joined alchemy thread form upload "
             "forked "
-            "astray "
+            "astray split "
             "below "
             "linger flood kept "
             "stream file thread_file large leave last look late census"
