@@ -350,9 +350,13 @@ def test_a_body_that_waits_when_the_loop_is_stopped_is_cut_off():
     body = iter(call(make(view)))
     parked = Parked(lambda: next(body))
     assert waiting.wait(10)
-    threading.Timer(0, background.background_loop().stop).start()
+    stopping = threading.Thread(target=background.background_loop().stop)
+    stopping.start()
     error = parked.result()
     body.close()
+    # What comes next is to have a loop of its own.
+    stopping.join(10)
+    assert not stopping.is_alive()
     assert isinstance(error, ConnectionResetError)
     assert "has stopped before its response was complete" in str(error)
 
