@@ -49,7 +49,7 @@ from . import background, threadlocal
 from .body import CalledBody, replace_body
 from .exceptions import ClientDisconnected, GatewayError, explain
 
-__all__ = ["CUT_OFF", "ENDING", "check_threads", "serve"]
+__all__ = ["CANCELLED", "CUT_OFF", "ENDING", "check_threads", "serve"]
 
 log = logging.getLogger("aioext")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from .exceptions import GatewayError
 
-__all__ = ["CONNECTION_FIELDS", "StartResponse"]
+__all__ = ["CALLED_TWICE", "CONNECTION_FIELDS", "StartResponse"]
 
 CONNECTION_FIELDS = frozenset(
     {

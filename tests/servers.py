@@ -209,6 +209,16 @@ def poll(condition, describe=lambda: "", server=None, timeout=DEADLINE):
         time.sleep(0.01)
 
 
+def receive_until(client, expected):
+    """What ``client``, a socket, receives until there is ``expected`` in it."""
+    data = b""
+    while expected not in data:
+        part = client.recv(65_536)
+        assert part, data
+        data += part
+    return data
+
+
 def memory(pid):
     """The resident memory of a process, in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -14,8 +14,8 @@ import sys
 import time
 
 import pytest
-import trustme
 from asgi import Client
+from certificates import write_parts
 from http2 import Http2
 from life import APPS, ENVIRON, get
 from pyramid.exceptions import ConfigurationError
@@ -448,14 +448,7 @@ def test_without_being_told_to_nobody_is_believed(kind):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """The paths of a certificate for localhost, and of its key."""
-    directory = tmp_path_factory.mktemp("certificate")
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost")
-    issued.private_key_pem.write_to_path(key)
-    for part in (*issued.cert_chain_pems, authority.cert_pem):
-        part.write_to_path(cert, append=True)
-    return cert, key
+    return write_parts(tmp_path_factory.mktemp("certificate"))
 
 
 SECURE = {

@@ -9,8 +9,8 @@ import socket
 import ssl
 
 import pytest
-import trustme
 from asgi import make_scope
+from certificates import write_parts
 from gunicorn.asgi import websocket as replaced
 from gunicorn.asgi.protocol import ASGIProtocol
 from life import APPS, ENVIRON, assert_clean, get
@@ -543,13 +543,7 @@ def test_the_limit_of_gunicorn_is_applied_to_it(foreign):
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory):
     """A server that speaks TLS, and what its clients trust."""
-    directory = tmp_path_factory.mktemp("tls")
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost")
-    issued.private_key_pem.write_to_path(key)
-    for part in (*issued.cert_chain_pems, authority.cert_pem):
-        part.write_to_path(cert, append=True)
+    cert, key = write_parts(tmp_path_factory.mktemp("tls"))
     options = ["--certfile", str(cert), "--keyfile", str(key)]
     with serve(
         "gunicorn", "websocket_app:make()", *options, directory=APPS, environ=ENVIRON

@@ -40,6 +40,7 @@ INTEGRATION = {
     "aioext.awaitables",
     "aioext.background",
     "aioext.body",
+    "aioext.boot",
     "aioext.bridge",
     "aioext.config",
     "aioext.cornice",

@@ -15,7 +15,6 @@ import resource
 import select
 import signal
 import socket
-import ssl
 import threading
 import weakref
 from pathlib import Path
@@ -24,8 +23,8 @@ from types import SimpleNamespace
 import h2.connection
 import h2.events
 import pytest
-import trustme
 import uvloop
+from certificates import write_whole
 from gunicorn.config import Config
 from life import APPS, ENVIRON, UNCLEAN, assert_clean
 from servers import DEADLINE, WORKER, Server, poll
@@ -146,12 +145,7 @@ def is_closed(client):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A certificate for localhost, and a context of clients that trust it."""
-    authority = trustme.CA()
-    path = tmp_path_factory.mktemp("certificate") / "host.pem"
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
-    return path, trust
+    return write_whole(tmp_path_factory.mktemp("certificate"), "localhost")
 
 
 @pytest.fixture

@@ -12,13 +12,12 @@ import re
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import trustme
+from certificates import write_whole
 from life import APPS, ENVIRON, assert_clean
 from servers import DEADLINE, free_port, poll, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -133,12 +132,7 @@ class Nginx:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
     """A certificate for the host, and a context of clients that trust it."""
-    authority = trustme.CA()
-    path = tmp_path_factory.mktemp("certificate") / "host.pem"
-    authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(path)
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
-    return path, trust
+    return write_whole(tmp_path_factory.mktemp("certificate"), HOST)
 
 
 @pytest.fixture(scope="module")

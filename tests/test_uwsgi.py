@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import servers
+from servers import receive_until
 
 from aioext.uwsgi.connection import Departures
 
@@ -91,15 +92,6 @@ def receive(client):
         while part := client.recv(65_536):
             parts.append(part)
     return b"".join(parts)
-
-
-def receive_until(client, expected):
-    data = b""
-    while expected not in data:
-        part = client.recv(65_536)
-        assert part, data
-        data += part
-    return data
 
 
 # Requests that take turns ----------------------------------------------------

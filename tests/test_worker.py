@@ -18,7 +18,7 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-import trustme
+from certificates import write_parts
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.reloader import preferred_reloader, reloader_engines
@@ -356,14 +356,7 @@ def test_a_unix_socket_is_served(tmp_path):
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     """A certificate for localhost, and its key."""
-    directory = tmp_path_factory.mktemp("certificate")
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    authority = trustme.CA()
-    issued = authority.issue_cert("localhost")
-    issued.private_key_pem.write_to_path(key)
-    for part in (*issued.cert_chain_pems, authority.cert_pem):
-        part.write_to_path(cert, append=True)
-    return cert, key
+    return write_parts(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ loaded.
 from __future__ import annotations
 
 import configparser
-import logging
 import os
 import sys
 import traceback
@@ -28,15 +27,16 @@ from importlib.metadata import PackageNotFoundError
 from typing import Any, NoReturn
 
 import plaster
-from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
+from pyramid.exceptions import ConfigurationError
 from pyramid.paster import get_config_loader
 
 from .. import bridge
 from ..applications import speaks_asgi
+from ..boot import end_process, is_a_mistake
 from ..exceptions import explain
 from ..gateway import Gateway
 
-__all__ = ["VARIABLE", "LateApp", "as_asgi", "end_process", "make_app"]
+__all__ = ["VARIABLE", "LateApp", "as_asgi", "make_app"]
 
 VARIABLE = "AIOEXT_INI"
 
@@ -76,7 +76,7 @@ def make_app(config_uri: str | None = None, *, multiprocess: bool = False) -> An
             raise ConfigurationError(explain(NOT_SET, "asgi-ini"))
         return as_asgi(_load(config_uri), multiprocess)
     except ConfigurationError as error:
-        if not _is_a_mistake(error):
+        if not is_a_mistake(error):
             raise RuntimeError(FAILED.format(config_uri)) from error
         _refuse(error)
     except Exception as error:
@@ -154,24 +154,9 @@ def _mistake(config_uri: str, error: Exception, what: str = "{}") -> NoReturn:
     raise ConfigurationError(explain(message, "asgi-ini")) from error
 
 
-def _is_a_mistake(error: ConfigurationError) -> bool:
-    # Pyramid also wraps errors of any other kind, which need their traceback.
-    if isinstance(error, ConfigurationExecutionError):
-        return issubclass(error.etype, ConfigurationError)
-    return True
-
-
 def _refuse(error: ConfigurationError) -> NoReturn:
     sys.stderr.write(f"aioext: {error}\n")
     sys.exit(CANNOT_START)
-
-
-def end_process(status: int) -> NoReturn:
-    """End the process with this exit status, whoever else has a say in it."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(status)
 
 
 def as_asgi(app: Any, multiprocess: bool = False) -> Any:

@@ -28,8 +28,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from ..boot import end_process
 from ..exceptions import explain
-from .loading import as_asgi, end_process
+from .loading import as_asgi
 
 __all__ = ["make_server"]
 

@@ -30,18 +30,18 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
-import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pyramid.exceptions import ConfigurationError, ConfigurationExecutionError
+from pyramid.exceptions import ConfigurationError
 from pyramid.registry import Registry
 
 from .. import shutdown
 from ..applications import speaks_asgi, speaks_wsgi
+from ..boot import end_process, is_a_mistake
 from ..gateway import Gateway
 from ..greenlets import current_task
 from ..lifespan import lifespans_of
@@ -227,7 +227,7 @@ class AsyncGunicornWorker(ASGIWorker):
                 # Out of a request: no reason to end the server.
                 end.code = 1
             if type(end.code) is int and end.code != 0:
-                atexit.register(_exit, end.code)
+                atexit.register(end_process, end.code)
             raise
 
     def load_wsgi(self) -> None:
@@ -240,7 +240,7 @@ class AsyncGunicornWorker(ASGIWorker):
             if self.reloader is not None and error.filename is not None:
                 self.reloader.add_extra_file(error.filename)
         except ConfigurationError as error:
-            if not _is_a_mistake(error):
+            if not is_a_mistake(error):
                 raise
             self._refuse("aioext: the application is not configured: %s", error)
         super().load_wsgi()
@@ -279,22 +279,8 @@ class AsyncGunicornWorker(ASGIWorker):
         self.loop.call_later(patience, self.handle_quit_signal)
 
 
-def _is_a_mistake(error: ConfigurationError) -> bool:
-    # Pyramid also wraps errors of any other kind, which need their traceback.
-    if isinstance(error, ConfigurationExecutionError):
-        return issubclass(error.etype, ConfigurationError)
-    return True
-
-
 def _is_pyramid(application: Any) -> bool:
     return isinstance(getattr(application, "registry", None), Registry)
-
-
-def _exit(status: int) -> None:
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(status)
 
 
 def freeze() -> None:

@@ -22,7 +22,7 @@ from .. import bridge
 from ..body import CalledBody, FileWrapper
 from ..exceptions import GatewayError
 from ..interfaces import IExecutor
-from ..wsgi_response import StartResponse
+from ..wsgi_response import CALLED_TWICE, StartResponse
 
 __all__ = ["BlockingApplication"]
 
@@ -115,8 +115,3 @@ class _KeptBody(CalledBody):
                 raise
             return written
         return [*self._kept.say(), chunk]
-
-
-CALLED_TWICE = """\
-The WSGI application called start_response() a second time without exc_info. \
-Call it once, or give exc_info=sys.exc_info() when an error replaces the answer."""

@@ -43,6 +43,7 @@ from ..body import CalledBody, FileWrapper, replace_body
 from ..exceptions import ClientDisconnected, ConnectionClosed, GatewayError
 from ..guards import KEY, Guarded, Lookout, rules_of
 from ..lines import Lines
+from ..threaded import CANCELLED
 from ..websocket.response import is_end_of_websocket
 from ..wsgi_response import StartResponse
 from .connection import detach, duplicate
@@ -485,7 +486,3 @@ FAILED = "aioext: %s has failed, and is answered with 500"
 UNREAD = """\
 The client closed the connection, or sent nothing for too long, before its request was \
 complete. There is nobody to answer; let the exception pass."""
-
-CANCELLED = """\
-The application raised CancelledError, and nobody has cancelled its request: something \
-that it waited for was cancelled. Catch the error where it waits."""

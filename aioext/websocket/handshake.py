@@ -26,6 +26,7 @@ from .origin import is_allowed, own_origin
 __all__ = [
     "KEY",
     "REFUSAL",
+    "SWITCHING",
     "UPGRADE_FIELDS",
     "Handshake",
     "asks_for_websocket",

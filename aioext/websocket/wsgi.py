@@ -10,7 +10,7 @@ from pyramid.threadlocal import get_current_registry
 from ..exceptions import explain
 from ..interfaces import ISockets
 from .connection import SyncWebSocket, WebSocket
-from .handshake import handshake_of
+from .handshake import SWITCHING, handshake_of
 from .lazy import LazyChannel
 from .options import VIEW_OPTIONS, Options, read_view_options
 from .response import check_origin
@@ -65,7 +65,7 @@ def get_websocket(
     check_origin(handshake, environ)
     handshake.choose_subprotocol(None)
     handshake.check_room()
-    lazy = LazyChannel(handshake, lambda: start_response("101 Switching Protocols", []))
+    lazy = LazyChannel(handshake, lambda: start_response(SWITCHING, []))
     return SyncWebSocket(WebSocket(lazy))
 
 

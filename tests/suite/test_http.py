@@ -19,6 +19,7 @@ from runtimes import (
     RUNTIMES,
     STREAMS,
 )
+from servers import receive_until
 
 MEBIBYTE = 1_048_576
 CHUNKS = "Transfer-Encoding: chunked"
@@ -68,15 +69,6 @@ def receive_all(client):
 def split(answer):
     top, _, body = answer.partition(b"\r\n\r\n")
     return int(top.split(b" ")[1]), body
-
-
-def receive_until(client, expected):
-    data = b""
-    while expected not in data:
-        part = client.recv(65_536)
-        assert part, data
-        data += part
-    return data
 
 
 def environ_of(server, path):
