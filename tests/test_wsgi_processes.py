@@ -192,13 +192,17 @@ def test_requests_are_answered_before_the_master_kills_the_worker():
     with start(*STOPPING, "--graceful-timeout", "3", f"{FACTORY}()") as server:
         waiting = Waiting(server)
         server.send_signal(signal.SIGTERM)
+        assert "retry: " in waiting.stream.until_end().text
+        # gunicorn waits for a client that does not close after its last answer,
+        # for longer than these three seconds.
+        waiting.stream.close()
         assert waiting.statuses() == [503, 503]
+        waiting.close()
         status, seconds = end(server)
         assert status == 0
         assert seconds < AT_ONCE
         assert_ended_in_order(server)
         assert_clean(server)
-        waiting.close()
 
 
 def test_a_worker_that_is_replaced_ends_its_streams_at_once():
