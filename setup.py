@@ -28,7 +28,10 @@ gunicorn = [
         " and sys_platform != 'win32'"
     ),
 ]
+# To build stylesheets and scripts.
+assets = ["libsass >= 0.23", "rcssmin >= 1.2", "rjsmin >= 1.2"]
 mako = ["pyramid_mako"]
+orjson = ["orjson >= 3.10"]
 scaffold = ["cookiecutter >= 2.6"]
 sqlalchemy = [
     "pyramid_tm >= 2.5",
@@ -45,8 +48,10 @@ lint = ["ruff >= 0.12"]
 docs = ["sphinx >= 8"]
 
 tests = [
+    *assets,
     *docs,  # for the documentation, which is built
     *lint,  # for the code of generated projects
+    *orjson,
     *sqlalchemy,
     *testing,
     "a2wsgi",
@@ -109,6 +114,7 @@ benchmarks = [
     "sse-starlette",
     "starlette",
     "uvicorn",
+    "whitenoise",
 ]
 
 setup(
@@ -154,11 +160,13 @@ setup(
     python_requires=">=3.11",
     install_requires=requires,
     extras_require={
+        "assets": assets,
         "benchmarks": benchmarks,
         "docs": docs,
         "gunicorn": gunicorn,
         "lint": lint,
         "mako": mako,
+        "orjson": orjson,
         "scaffold": scaffold,
         "sqlalchemy": sqlalchemy,
         "test": tests,
@@ -167,7 +175,10 @@ setup(
         "uwsgi": uwsgi,
     },
     entry_points={
-        "console_scripts": ["pcreate = aioext.scripts.pcreate:main"],
+        "console_scripts": [
+            "aioext-assets = aioext.scripts.assets:main",
+            "pcreate = aioext.scripts.pcreate:main",
+        ],
         "paste.server_factory": ["uvicorn = aioext.asgi.uvicorn:make_server"],
         "pyramid.pshell_runner": ["aioext = aioext.pshell:run_shell"],
         "pyramid.scaffold": [

@@ -18,6 +18,7 @@ from .events import AppStopping as AppStopping
 from .exceptions import ConnectionClosed as ConnectionClosed
 from .exceptions import ScopeError as ScopeError
 from .executor import use_executor as use_executor
+from .pending import Pending as Pending
 from .websocket.client import connect as connect
 from .wrappers import async_wrapper as async_wrapper
 
@@ -25,6 +26,7 @@ __all__ = [
     "AppStarting",
     "AppStopping",
     "ConnectionClosed",
+    "Pending",
     "ScopeError",
     "__version__",
     "async_wrapper",

@@ -8,6 +8,7 @@
     │                                      a WebSocket is closed
     ├── GatewayError (RuntimeError)        the WSGI application broke PEP 3333
     ├── MountError (RuntimeError)          a mounted application could not start
+    ├── BuildError (RuntimeError)          a file could not be built from others
     └── NoTransaction (RuntimeError)       request.dbsession after the commit
 
 Mistakes in an application's configuration are Pyramid's own
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 __all__ = [
     "AioextError",
+    "BuildError",
     "ClientDisconnected",
     "ConnectionClosed",
     "GatewayError",
@@ -122,6 +124,16 @@ class MountError(AioextError, RuntimeError):
     """
 
     anchor = "mount-error"
+
+
+class BuildError(AioextError, RuntimeError):
+    """A file of ``config.add_built_asset`` could not be built, and never has been.
+
+    The message has what its builder says. A builder may raise it to say what is wrong
+    without a traceback in the log.
+    """
+
+    anchor = "build-error"
 
 
 class NoTransaction(AioextError, RuntimeError):

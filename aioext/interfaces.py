@@ -7,13 +7,41 @@ IExecutor)`` in an application replaces ours.
 from zope.interface import Attribute, Interface
 
 __all__ = [
+    "IBodyLimits",
+    "IBuiltAssets",
     "IExecutor",
+    "IFiles",
     "ILifespan",
     "IMounts",
     "IRequestAttributes",
     "ISettings",
+    "IShortcuts",
     "ISockets",
+    "IVersions",
 ]
+
+
+class IBodyLimits(Interface):
+    """How large bodies may be; see :class:`aioext.limits.BodyLimits`."""
+
+    default = Attribute("For views that say nothing, in bytes; 0: any number.")
+    largest = Attribute("Of the application and all its views.")
+
+
+class IBuiltAssets(Interface):
+    """What an application builds; see :class:`aioext.assets.built.BuiltAssets`."""
+
+    def add(target, sources, builder, depends):
+        """Have a file be built."""
+
+    def __iter__():
+        """All of them."""
+
+    def stop():
+        """End the commands that run to build any of them."""
+
+    def find(spec):
+        """What is built under an asset specification; None if it is nothing."""
 
 
 class ISettings(Interface):
@@ -31,6 +59,22 @@ class IExecutor(Interface):
 
     def aclose():
         """Coroutine: end the threads once their calls have ended."""
+
+
+class IFiles(Interface):
+    """The files of an application; see :class:`aioext.assets.files.Files`."""
+
+    def peek(path):
+        """The file, if it is known without a look at it."""
+
+    def entry(path):
+        """The file as it is now; waits through the bridge."""
+
+    def content(path):
+        """The same, with the bytes of a small file."""
+
+    def digest(path):
+        """The hash of a file."""
 
 
 class ILifespan(Interface):
@@ -70,9 +114,32 @@ class IRequestAttributes(Interface):
     """The attributes that requests have of aioext, by their names."""
 
 
+class IShortcuts(Interface):
+    """What is answered before the router; see :mod:`aioext.assets.shortcut`."""
+
+    def find(environ):
+        """The WSGI application that answers a request; None: the router does."""
+
+    def learn(request, finder):
+        """Remember what finds the answer to requests like this one."""
+
+
 class ISockets(Interface):
     """The WebSockets of an application; see :mod:`aioext.websocket.config`."""
 
     options = Attribute("What holds for each, unless its view says otherwise.")
     threads = Attribute("Those that run handlers with ``executor=True``.")
     not_applied = Attribute("Limits that only some servers apply, with their views.")
+
+
+class IVersions(Interface):
+    """The versions of files; see :class:`aioext.assets.versions.Versions`."""
+
+    def split(root, subpath, environ):
+        """The path of a file without its version, and the version that is asked for."""
+
+    def cache_headers(entry, asked, sent=None, is_public=True):
+        """The ``Cache-Control`` of a file; None: it has no opinion."""
+
+    def of(spec, by):
+        """The version of a file as it is now; None: there is none."""

@@ -43,9 +43,13 @@ __all__ = [
 
 
 def add_request_attribute(
-    config: Any, function: Callable[[Any], Any], *, once: bool = False
+    config: Any,
+    function: Callable[..., Any],
+    *,
+    once: bool = False,
+    method: bool = False,
 ) -> None:
-    """Have ``function(request)`` be the attribute of its name.
+    """Have ``function(request)`` be the attribute of its name, or the method.
 
     Whoever adds a request method of that name keeps it.
 
@@ -53,19 +57,21 @@ def add_request_attribute(
         config: the configurator.
         function: computes the attribute.
         once: it is computed once for each request.
+        method: it is called, with more arguments perhaps.
     """
     name = function.__name__
-    attribute = reify(function) if once else _Computed(function)
+    attribute: Any = function
+    if not method:
+        attribute = reify(function) if once else _Computed(function)
 
     def register() -> None:
         _attributes(config.registry)[name] = attribute
 
     description = config.object_description(function)
-    intr = config.introspectable(
-        "request extensions", name, description, "request property"
-    )
+    kind = "request method" if method else "request property"
+    intr = config.introspectable("request extensions", name, description, kind)
     intr["callable"] = function
-    intr["property"] = True
+    intr["property"] = not method
     intr["reify"] = once
     config.action(None, register, introspectables=(intr,))
 

@@ -8,6 +8,7 @@ probably meant.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,6 +97,13 @@ def _size(value: Any) -> int:
     return int(match[1]) * _SIZES[match[2]]
 
 
+def _room(value: Any) -> int:
+    try:
+        return _size(value)
+    except ValueError:
+        raise ValueError("a number of bytes, as 16MiB, 0 for none") from None
+
+
 _UNITS = {"ms": 0.001, "s": 1.0}
 
 
@@ -129,6 +137,13 @@ def _mounts(value: Any) -> tuple[tuple[str, str], ...]:
                 "lines of a path, or a host and a path, and an application"
             )
     return tuple(mounts)
+
+
+def _absolute_path(value: Any) -> str:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else str(value).strip()
+    if path and not os.path.isabs(path):
+        raise ValueError("an absolute path; in an .ini file, %(here)s/… is one")
+    return path
 
 
 def _boolean(value: Any) -> bool:
@@ -182,8 +197,8 @@ SETTINGS = (
         "max_body",
         _size,
         0,
-        "How many bytes the body of a request may have, as ``100MiB``; a larger one is "
-        "answered with 413. 0: any number.",
+        "How many bytes the body of a request may have, as ``100MiB``, unless its view "
+        "says so; a larger one is answered with 413. 0: any number.",
     ),
     Setting(
         "cancel_on_disconnect",
@@ -201,12 +216,72 @@ SETTINGS = (
         "``100ms`` or ``0.1``, is named in the log, with its stack. 0: off.",
     ),
     Setting(
+        "json",
+        _one_of("stdlib", "orjson"),
+        "stdlib",
+        "With ``aioext.renderers``: what writes JSON: ``stdlib``: Python's own module; "
+        "``orjson``: the library of that name, and Python's where that refuses. See "
+        ":doc:`json`.",
+    ),
+    Setting(
+        "renderers.adapters",
+        _boolean,
+        False,
+        "With ``aioext.renderers``: whether a view without a renderer may return a "
+        "str, bytes, a dict, a list, a generator or a file. See :doc:`json`.",
+    ),
+    Setting(
         "mounts",
         _mounts,
         (),
         "Applications that are mounted in this one, a line each: a path, a host, or "
         "both in one, and the dotted name of the application, as ``/blog blog:app`` or "
         "``www.example.com/shop shop:app``. See :doc:`mounts`.",
+    ),
+    Setting(
+        "assets.cache_dir",
+        _absolute_path,
+        "",
+        "Where built files are kept: an absolute path, ``%(here)s/build/assets`` for "
+        "example. Empty: ``aioext/assets`` in the cache of the user "
+        "(``$XDG_CACHE_HOME`` or ``~/.cache``). See :doc:`built`.",
+    ),
+    Setting(
+        "assets.memory",
+        _room,
+        16 * 1024**2,
+        "How many bytes of small files are kept in memory, as ``16MiB``. 0: none.",
+    ),
+    Setting(
+        "assets.symlinks",
+        _one_of("inside", "any"),
+        "inside",
+        "Which symbolic links a static view follows: ``inside``: those that lead to "
+        "something in its directory; ``any``: all.",
+    ),
+    Setting(
+        "assets.version",
+        _one_of("mtime", "hash", "off"),
+        "mtime",
+        "What stands for the version of a file in the addresses that "
+        "``request.static_url()`` makes: ``mtime``: when it was changed; ``hash``: of "
+        "what is in it, the same on several machines; ``off``: none. See "
+        ":doc:`versions`.",
+    ),
+    Setting(
+        "assets.place",
+        _one_of("query", "path"),
+        "query",
+        "Where the version stands: ``query``: ``/static/a.js?v=1``; ``path``: "
+        "``/static/v=1/a.js``.",
+    ),
+    Setting(
+        "render",
+        _one_of("inline", "executor"),
+        "inline",
+        "With ``aioext.renderers``: where templates are rendered, unless the view says "
+        "so: ``inline``: where its value arrives, in the greenlet of the request; "
+        "``executor``: in a thread. See :doc:`templates`.",
     ),
     Setting(
         "websocket.origins",
@@ -300,7 +375,15 @@ class Settings:
     max_body: int
     cancel_on_disconnect: str
     debug_blocking: float
+    json: str
+    renderers_adapters: bool
     mounts: tuple[tuple[str, str], ...]
+    assets_cache_dir: str
+    assets_memory: int
+    assets_symlinks: str
+    assets_version: str
+    assets_place: str
+    render: str
     websocket_origins: tuple[str, ...]
     websocket_max_size: int
     websocket_queue: int

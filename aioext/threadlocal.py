@@ -152,6 +152,12 @@ def ended_entry() -> dict[str, Any] | None:
     return None if _stack.get() else _ended.get() or None
 
 
+def has_ended(request: Any) -> bool:
+    """Whether ``request`` is over, and what runs in this context is its body."""
+    entry = _ended.get()
+    return bool(entry) and entry["request"] is request
+
+
 class pushed:
     """A context manager that has ``entry`` be current, unless it is None."""
 

@@ -8,6 +8,7 @@ import pytest
 from aioext import exceptions
 from aioext.exceptions import (
     AioextError,
+    BuildError,
     ClientDisconnected,
     ConnectionClosed,
     GatewayError,
@@ -18,6 +19,7 @@ from aioext.exceptions import (
 )
 
 TREE = {
+    BuildError: RuntimeError,
     ScopeError: RuntimeError,
     ClientDisconnected: ConnectionResetError,
     ConnectionClosed: ConnectionResetError,

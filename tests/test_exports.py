@@ -32,6 +32,7 @@ def test_the_front_has_these_names():
         "AppStarting",
         "AppStopping",
         "ConnectionClosed",
+        "Pending",
         "ScopeError",
         "__version__",
         "async_wrapper",

@@ -289,7 +289,10 @@ def test_entry_points(wheel):
         name = f"aioext-{__version__}.dist-info/entry_points.txt"
         parser.read_string(archive.read(name).decode())
     assert {group: dict(parser[group]) for group in parser.sections()} == {
-        "console_scripts": {"pcreate": "aioext.scripts.pcreate:main"},
+        "console_scripts": {
+            "aioext-assets": "aioext.scripts.assets:main",
+            "pcreate": "aioext.scripts.pcreate:main",
+        },
         "paste.server_factory": {"uvicorn": "aioext.asgi.uvicorn:make_server"},
         "pyramid.pshell_runner": {"aioext": "aioext.pshell:run_shell"},
         "pyramid.scaffold": {

@@ -25,7 +25,7 @@ from ..request import adapt_request_factory
 from ..transaction import adapt_transactions
 from .policy import adapt_execution_policy
 
-__all__ = ["adapt_registry", "application_created"]
+__all__ = ["adapt_registry", "application_created", "unsubscribe"]
 
 
 def adapt_registry(registry: Any) -> None:
@@ -45,7 +45,7 @@ def adapt_registry(registry: Any) -> None:
 def application_created(event: Any) -> None:
     """Subscriber to ``ApplicationCreated``; it ends its own subscription."""
     registry = event.app.registry
-    _unsubscribe(registry)
+    unsubscribe(registry, application_created)
     adapt_registry(registry)
     for name, provided in COPIES.items():
         utility = registry.queryUtility(provided)
@@ -64,10 +64,13 @@ COPIES = {
 }
 
 
-def _unsubscribe(registry: Any) -> None:
-    # For a registry that has any subscriber, Pyramid sends four events with every
-    # request, which takes as long as all else it does for a short one.
-    registry.unregisterHandler(application_created, (IApplicationCreated,))
+def unsubscribe(registry: Any, handler: Any) -> None:
+    """End a subscription to ``ApplicationCreated``.
+
+    For a registry that has any subscriber, Pyramid sends four events with every
+    request, which takes as long as all else it does for a short one.
+    """
+    registry.unregisterHandler(handler, (IApplicationCreated,))
     if isinstance(registry, Registry):
         # A registry that is not Pyramid's own does not count its listeners.
         handlers = itertools.chain(

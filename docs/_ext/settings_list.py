@@ -22,6 +22,8 @@ def entry(setting):
         default = f"{default:g}"
     elif isinstance(default, tuple):
         default = " ".join(default) or "none"
+    elif default == "":
+        default = "empty"
     return f"""
 .. confval:: {PREFIX}{setting.name}
    :default: ``{default}``
