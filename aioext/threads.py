@@ -227,6 +227,8 @@ class ThreadScope:
         self._due = 0
         # How many times the thread asked for cancellations to be kept.
         self._deferring = 0
+        # Called in the thread, when it is about to wait.
+        self.before_wait: Callable[[], None] | None = None
 
     def __enter__(self) -> ThreadScope:
         self._outer, this_thread.scope = this_thread.scope, self
@@ -303,6 +305,12 @@ class ThreadScope:
             ScopeError: the loop is closed.
             asyncio.CancelledError: what the thread works for was cancelled.
         """
+        if self.before_wait is not None:
+            try:
+                self.before_wait()
+            except BaseException:
+                greenlets.close(awaitable)
+                raise
         waiting = _Wait(self, awaitable)
         del awaitable
         with self._lock:
@@ -366,6 +374,11 @@ def offer(call: Callable[[], None]) -> None:
         scope.call_in_thread(call)
 
 
+def work_for(scope: ThreadScope | None) -> None:
+    """Have what runs in this context offer calls to that thread; None: to none."""
+    _blocked.set(None if scope is None else weakref.ref(scope))
+
+
 def current_scope() -> ThreadScope | None:
     """The scope of the executor's job that runs in this thread, if any."""
     return this_thread.scope
@@ -427,7 +440,12 @@ def _describe(awaitable: Any) -> str:
     return NO_BRIDGE.format(what=what, where=where, cure=f"await {what}")
 
 
-_OURS = {__name__, greenlets.__name__, f"{__package__}.bridge"}
+_OURS = {
+    __name__,
+    greenlets.__name__,
+    f"{__package__}.bridge",
+    f"{__package__}.pending",
+}
 
 
 def provide(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -135,7 +135,7 @@ class SharedQueue:
         except Empty:
             if not block:
                 raise
-        return bridge.wait(self._get(timeout))
+        return bridge.wait_midway(self._get(timeout))
 
     async def _get(self, timeout: float | None) -> Any:
         with self._lock:
@@ -192,7 +192,7 @@ def on_loop(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call ``fn(*args, **kwargs)`` in the thread of the loop, and wait for it."""
     if loop_runs_here():
         return fn(*args, **kwargs)
-    return bridge.wait(bridge.spawn_greenlet(fn, *args, **kwargs))
+    return bridge.wait_midway(bridge.spawn_greenlet(fn, *args, **kwargs))
 
 
 def check_greenlet() -> None:
