@@ -1,0 +1,3 @@
+% for album in albums:
+<a href="${request.route_path('album', id=album.title)}">${album.title}</a>
+% endfor

@@ -1,0 +1,5 @@
+<feed>
+% for entry in entries:
+  <entry>${entry}</entry>
+% endfor
+</feed>

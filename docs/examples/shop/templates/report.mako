@@ -1,0 +1,3 @@
+% for row in rows:
+${row}
+% endfor
