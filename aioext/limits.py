@@ -1,4 +1,4 @@
-"""How large the body of a request may be: ``aioext.max_body``.
+"""How large the body of a request may be: ``aioext.max_body``, and that of a view.
 
 Theory of operation
 ===================
@@ -25,19 +25,39 @@ Both ask one :class:`BodyLimit`, which is in the environ, and belongs to the bod
 is there. Middleware that puts another one in its place, unpacked for example, has that
 one limited by the application that it calls. The ``maximum`` may be changed as long as
 the request lasts, and holds for what is read from then on.
+
+*Limits of views.* A view may have a limit of its own, ``max_body=``, above that of the
+application or below. Which view it will be is not known to the policy, nor to whoever
+reads before it is found: a tween, a predicate, an add-on that copies the body to try
+again. So the largest limit that any view has holds until then, and each view brings
+down what it finds to its own, or to the application's. Limits only ever come down, so
+that of an application around this one holds as well. To begin with the application's
+limit and have a view raise it does not work: whoever had copied the body before would
+have refused it. (:mod:`aioext.config.limits` has the view deriver.)
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any
 
 from pyramid.httpexceptions import HTTPNotFound, HTTPRequestEntityTooLarge
+from zope.interface import implementer
 
+from .interfaces import IBodyLimits
 from .lines import Lines
 
-__all__ = ["KEY", "BodyLimit", "BodyTooLarge", "LimitedInput", "answer", "limit_body"]
+__all__ = [
+    "KEY",
+    "BodyLimit",
+    "BodyLimits",
+    "BodyTooLarge",
+    "LimitedInput",
+    "answer",
+    "limit_body",
+]
 
 # Where the environ of a request that has a body has its BodyLimit.
 KEY = "aioext.body_limit"
@@ -46,7 +66,38 @@ Environ = MutableMapping[str, Any]
 
 
 class BodyTooLarge(HTTPRequestEntityTooLarge):
-    """The body is larger than ``aioext.max_body``: a response with the status 413."""
+    """The body is larger than ``aioext.max_body``: a response with the status 413.
+
+    Or than the view's own ``max_body``.
+    """
+
+
+@implementer(IBodyLimits)
+class BodyLimits:
+    """The limits of an application and of its views, in bytes; 0 is none.
+
+    Attributes:
+        default: the application's, which holds for views that say nothing.
+        largest: of all of them.
+    """
+
+    def __init__(self) -> None:
+        self.default = self.largest = 0
+        self._of_views: set[int] = set()
+
+    def set_default(self, maximum: int) -> None:
+        """Have that be the application's."""
+        self.default = maximum
+        self._compare()
+
+    def add(self, maximum: int) -> None:
+        """Have a view with that limit."""
+        self._of_views.add(maximum)
+        self._compare()
+
+    def _compare(self) -> None:
+        limits = {self.default, *self._of_views}
+        self.largest = 0 if 0 in limits else max(limits)
 
 
 class BodyLimit:
@@ -70,6 +121,12 @@ class BodyLimit:
         self._file = file
         self.taken = 0
 
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether the body is larger, by what it says or by what it is."""
+        size = self.taken if self._declared is None else self._declared
+        return self.maximum is not None and size > self.maximum
+
     def is_of(self, file: Any) -> bool:
         """Whether that is the body, be it counted, and not one put in its place."""
         return getattr(file, "counted", file) is self._file
@@ -83,12 +140,9 @@ class BodyLimit:
         """Do nothing, unless there is too much.
 
         Raises:
-            BodyTooLarge: the body is larger, by what it says or by what it is.
+            BodyTooLarge: see :attr:`is_exceeded`.
         """
-        if self.maximum is None:
-            return
-        size = self.taken if self._declared is None else self._declared
-        if size > self.maximum:
+        if self.is_exceeded:
             raise BodyTooLarge(TOO_LARGE.format(self.maximum))
 
     def clip(self, size: int | None) -> int | None:
@@ -141,6 +195,16 @@ class LimitedInput(Lines):
         limit.check()
         return data
 
+    def __getattr__(self, name: str) -> Any:
+        # A copy that WebOb has made of a body has these as well.
+        if name not in ("seek", "tell"):
+            raise AttributeError(name)
+        return partial(self._call, getattr(self.counted, name))
+
+    def _call(self, method: Any, *args: Any) -> Any:
+        self._limit.check()
+        return method(*args)
+
 
 def limit_body(environ: Environ, maximum: int) -> None:
     """Have the body of a request end at ``maximum`` bytes.
@@ -155,8 +219,11 @@ def limit_body(environ: Environ, maximum: int) -> None:
         limit = _put_limit(environ, maximum)
     elif limit.maximum is None or maximum < limit.maximum:
         limit.maximum = maximum
-    if limit is not None:
-        limit.check()
+    if limit is None or not limit.is_exceeded:
+        return
+    if not isinstance(environ["wsgi.input"], LimitedInput):
+        environ["wsgi.input"] = LimitedInput(environ["wsgi.input"], limit)
+    limit.check()
 
 
 def _put_limit(environ: Environ, maximum: int) -> BodyLimit | None:
@@ -168,7 +235,7 @@ def _put_limit(environ: Environ, maximum: int) -> BodyLimit | None:
         declared = 0
     file = environ["wsgi.input"]
     limit = environ[KEY] = BodyLimit(maximum, declared, file)
-    if declared is None or declared > maximum:
+    if declared is None:
         environ["wsgi.input"] = LimitedInput(file, limit)
     return limit
 

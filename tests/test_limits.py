@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from asgi import Client
@@ -13,10 +14,14 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPRequestEntityTooLarge
 from pyramid.response import Response
+from pyramid.testing import DummyRequest
+from pyramid.view import render_view_to_response
 from servers import COMMANDS, DEADLINE, WORKER, free_port, run
 from websockets.sync.client import connect
 
 from aioext import wait
+from aioext.config.limits import limited_view
+from aioext.gateway import Gateway
 from aioext.limits import KEY, BodyLimit, BodyTooLarge, LimitedInput, limit_body
 from aioext.settings import Settings
 from aioext.testing import TestApp
@@ -425,6 +430,290 @@ def test_overlapping_requests_have_limits_of_their_own(sync_views):
 
     first, second = asyncio.run(overlap())
     assert (first.status, second.body) == (413, b"10")
+
+
+# The limits of views
+
+
+def sized(request):
+    """How much of the body there is, read in the executor."""
+    return Response(b"%d" % len(request.body))
+
+
+async def sized_later(request):
+    await asyncio.sleep(0)
+    return Response(b"%d" % len(request.body))
+
+
+def views_app(*steps, maximum=LIMIT, view=sized, sync_views="executor", **settings):
+    """Views that take 5 bytes, 20, any number, and what the application says."""
+
+    def add(config):
+        config.add_view(view)
+        config.add_view(view, name="small", max_body=5)
+        config.add_view(view, name="large", max_body="20 B")
+
+    settings |= {"aioext.max_body": str(maximum), "aioext.sync_views": sync_views}
+    return make_app("aioext", *steps, add, settings=settings)
+
+
+def add_endless(config):
+    config.add_view(sized, name="endless", max_body=0)
+
+
+@PLACES
+@pytest.mark.parametrize("view", [sized, sized_later])
+@pytest.mark.parametrize("is_declared", [True, False])
+@pytest.mark.parametrize(("path", "limit"), [("/small", 5), ("/", 10), ("/large", 20)])
+def test_a_view_has_a_limit_of_its_own(sync_views, view, is_declared, path, limit):
+    app = views_app(view=view, sync_views=sync_views)
+    for size, status in ((limit, 200), (limit + 1, 413), (1000, 413)):
+        client = post(app, [b"x"] * size, size if is_declared else None, path=path)
+        assert client.status == status
+        expected = b"%d" % size if status == 200 else b"larger than %d bytes" % limit
+        if size < 1000:
+            assert expected in client.body
+        if status == 413:
+            # Of what declares its size nothing is read.
+            assert client.received == (0 if is_declared else limit + 1)
+
+
+@pytest.mark.parametrize("length", [21, None])
+def test_what_is_larger_than_any_view_allows_is_refused_first(length):
+    called = []
+
+    def add_tween(config):
+        config.add_tween(f"{__name__}.counting_tween")
+        config.registry["called"] = called
+
+    client = post(views_app(add_tween), [b"x" * 21], length, path="/large")
+    assert client.status == 413
+    assert b"larger than 20 bytes" in client.body
+    assert len(called) == (length is None)
+
+
+def counting_tween(handler, registry):
+    def tween(request):
+        registry["called"].append(request)
+        return handler(request)
+
+    return tween
+
+
+def test_a_view_may_take_any_number():
+    app = views_app(add_endless)
+    assert post(app, [b"x" * 100] * 100, path="/endless").body == b"10000"
+    assert post(app, [b"x" * 10_000], 10_000, path="/endless").body == b"10000"
+    for path, size in (("/", 11), ("/large", 21)):
+        for length in (size, None):
+            assert post(app, [b"x" * size], length, path=path).status == 413
+
+
+def test_without_the_setting_only_that_view_has_a_limit():
+    app = views_app(maximum=0)
+    for length in (1000, None):
+        assert post(app, [b"x" * 1000], length).body == b"1000"
+        client = post(app, [b"x" * 1000], length, path="/small")
+        assert (client.status, client.received > 6) == (413, length is None)
+
+
+def test_a_view_that_does_not_read_refuses_what_is_declared():
+    def add(config):
+        config.add_view(never_read, name="unread", max_body=5)
+
+    app = make_app(add)
+    assert post(app, [b"x" * 6], 6, path="/unread").status == 413
+    assert post(app, [b"x" * 6], path="/unread").body == b"unread"
+
+
+@pytest.mark.parametrize("length", [20, None])
+def test_a_body_that_was_copied_before_is_within_the_limit_of_its_view(length):
+    # pyramid_retry copies it when no view is known.
+    app = views_app("pyramid_retry", **{"retry.attempts": "3"})
+    assert post(app, [b"x" * 20], length, path="/large").body == b"20"
+    assert post(app, [b"x" * 20], length).status == 413
+    assert post(app, [b"x" * 20], length, path="/small").status == 413
+    assert post(app, [b"x" * 5], length and 5, path="/small").body == b"5"
+
+
+def test_the_limit_is_there_before_the_csrf_check_reads_the_form():
+    def add(config):
+        config.set_default_csrf_options(require_csrf=True)
+        config.add_view(read_form, name="checked", max_body=5)
+
+    app = make_app(add)
+    client = post(app, [b"csrf_token=x"], path="/checked")
+    assert client.status == 413
+    assert b"larger than 5 bytes" in client.body
+
+
+def test_views_of_one_name_have_limits_of_their_own():
+    def add(config):
+        for method, limit in (("POST", 5), ("PUT", 10)):
+            config.add_view(sized, request_method=method, max_body=limit)
+
+    app = make_app(add)
+    body = [b"x" * 8]
+    assert post(app, body, 8).status == 413
+    client = Client(method="PUT", body=body)
+    assert asyncio.run(client.call(app)).body == b"8"
+
+
+def test_a_view_that_answers_an_error_is_not_stopped_by_its_own_limit():
+    def fail(request):
+        raise ValueError(request.body)
+
+    def answer(error, request):
+        return Response(b"%d" % len(request.body), status=500)
+
+    def add(config):
+        config.add_view(fail, name="fail", max_body=20)
+        config.add_exception_view(answer, context=ValueError)
+        # One that is an ordinary view as well.
+        config.add_view(lambda request: request.no_such, name="other", max_body=20)
+        config.add_view(answer, context=AttributeError)
+
+    app = make_app(add, settings=SETTINGS)
+    for path in ("/fail", "/other"):
+        client = post(app, [b"x" * 15], 15, path=path)
+        assert (client.status, client.body) == (500, b"15")
+
+
+def test_exception_views_answer_what_a_view_refuses():
+    def add(config):
+        config.add_exception_view(
+            lambda error, request: Response("too much"),
+            context=HTTPRequestEntityTooLarge,
+        )
+
+    for length in (6, None):
+        client = post(views_app(add), [b"x" * 6], length, path="/small")
+        assert client.body == b"too much"
+
+
+@pytest.mark.parametrize("length", [15, None])
+@pytest.mark.parametrize("steps", [(), ("pyramid_retry",)])
+@pytest.mark.parametrize("read", [read_form, sized, read_in_thread])
+def test_what_a_view_refuses_its_exception_view_does_not_get(length, steps, read):
+    tried = []
+
+    def answer(error, request):
+        tried.append(error)
+        return read(request)
+
+    def add(config):
+        config.add_exception_view(answer, context=HTTPRequestEntityTooLarge)
+        config.add_view(read, name="form", max_body=5)
+
+    app = views_app(*steps, add, **({"retry.attempts": "3"} if steps else {}))
+    for path in ("/", "/small", "/form"):
+        kind = [(b"content-type", b"application/x-www-form-urlencoded")]
+        kind += [(b"content-length", b"%d" % length)] if length else []
+        client = Client(path, method="POST", body=[b"x" * 15], headers=kind)
+        assert asyncio.run(client.call(app)).status == 413
+        assert b"larger than" in client.body
+    assert tried
+
+
+def test_the_limit_of_an_application_around_this_one_holds():
+    app = views_app()
+
+    async def outer(scope, receive, send):
+        await app(scope, receive, send)
+
+    def limiting(environ, start_response):
+        limit_body(environ, 15)
+        return app.app(environ, start_response)
+
+    client = Client("/large", method="POST", body=[b"x" * 16])
+    asyncio.run(client.call(Gateway(limiting)))
+    assert client.status == 413
+
+
+@pytest.mark.parametrize("larger", [20, 0])
+@pytest.mark.parametrize("length", [15, None])
+def test_what_is_mounted_has_the_limit_of_the_application(larger, length):
+    def mounted(environ, start_response):
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return [b"%d" % len(body)]
+
+    def add(config):
+        config.add_mount("/mounted", mounted)
+        config.add_view(sized, name="large", max_body=larger)
+
+    app = make_app(add, settings=SETTINGS)
+    assert post(app, [b"x" * 15], length, path="/large").body == b"15"
+    assert post(app, [b"x" * 15], length, path="/mounted").status == 413
+    assert post(app, [b"x" * 10], length and 10, path="/mounted").body == b"10"
+
+
+def test_a_view_may_be_added_later():
+    config = Configurator(settings=SETTINGS)
+    config.include("aioext")
+    config.add_view(sized)
+    app = config.make_asgi_app()
+    assert post(app, [b"x" * 20], 20).status == 413
+    config.add_view(sized, name="large", max_body=20)
+    config.commit()
+    assert post(app, [b"x" * 20], 20).status == 413
+    assert post(app, [b"x" * 20], 20, path="/large").body == b"20"
+
+
+def test_a_view_that_is_called_by_a_test_needs_no_body():
+    config = Configurator(settings=SETTINGS)
+    config.include("aioext")
+    config.add_view(lambda request: Response("seen"), name="seen", max_body=5)
+    config.commit()
+    request = DummyRequest()
+    request.registry = config.registry
+    assert render_view_to_response(None, request, "seen").body == b"seen"
+
+
+def test_a_view_without_the_option_is_left_as_it_is():
+    config = Configurator()
+    config.include("aioext")
+    config.commit()
+    info = SimpleNamespace(registry=config.registry, options={}, exception_only=False)
+    assert limited_view(sized, info) is sized
+
+
+@pytest.mark.parametrize("value", ["many", -1, True, 1.5])
+def test_a_limit_of_a_view_is_a_size(value):
+    with pytest.raises(ConfigurationError) as refused:
+        make_app(lambda config: config.add_view(sized, max_body=value))
+    assert (
+        f"The view function test_limits.sized has max_body={value!r}; it takes a "
+        "number of bytes, as 100MiB or 104857600, 0 for no limit."
+    ) in str(refused.value)
+    assert "#view-max-body" in str(refused.value)
+
+
+@pytest.mark.parametrize("method", ["add_view", "add_exception_view"])
+def test_an_exception_view_has_no_limit(method):
+    def add(config):
+        getattr(config, method)(sized, context=ValueError, max_body=5)
+
+    with pytest.raises(ConfigurationError, match="exception view function"):
+        make_app(add)
+
+
+@PLACES
+def test_overlapping_requests_of_different_views_do_not_share_a_limit(sync_views):
+    app = views_app(sync_views=sync_views)
+
+    async def overlap(order):
+        paths = {"/small": 6, "/large": 20}
+        clients = [
+            Client(path, method="POST", body=[b"x"], complete=False) for path in paths
+        ]
+        tasks = [each.start(app) for each in clients]
+        for place in order:
+            clients[place].give(b"x" * (list(paths.values())[place] - 1), more=False)
+            await tasks[place]
+        return [each.status for each in clients]
+
+    assert asyncio.run(overlap((0, 1))) == asyncio.run(overlap((1, 0))) == [413, 200]
 
 
 # On a plain WSGI server, in process

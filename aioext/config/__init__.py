@@ -79,7 +79,9 @@ def includeme(config: Any) -> None:
     config.include("aioext.websocket.config")
     config.include("aioext.eventsource.config")
     config.include("aioext.config.guards")
+    config.include("aioext.config.limits")
     config.include("aioext.config.mounts")
+    config.include("aioext.config.uploads")
     # Beneath all others: what they capture has been adapted then.
     config.add_view_deriver(
         adapt_captured, "aioext_adapted_hooks", under="rendered_view", over=VIEW

@@ -2,9 +2,10 @@
 
 An execution policy of an add-on's (pyramid_retry's, say) keeps its place: it
 is wrapped, not replaced. What is around all of them tells whether a bridge surrounds
-the request; within it there is more only where there is something to do: a policy that
-may be a coroutine, a lifespan to open where the server does not, a limit for bodies, an
-application that is mounted, or a whole router call to run in a thread.
+the request, and has answered before where a static file needs no router; within it
+there is more only where there is something to do: a policy that may be a coroutine, a
+lifespan to open where the server does not, a limit for bodies, an application that is
+mounted, or a whole router call to run in a thread.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from ..body import adapt_body
 from ..events import AppStarting, AppStopping
 from ..exceptions import explain
 from ..hooks.values import is_own, settle
-from ..interfaces import IExecutor, ILifespan, IMounts, ISettings
+from ..interfaces import (
+    IBodyLimits,
+    IExecutor,
+    ILifespan,
+    IMounts,
+    ISettings,
+    IShortcuts,
+)
 from ..limits import BodyTooLarge, answer, limit_body
 from ..views import Kind, kind_of
 
@@ -40,12 +48,22 @@ def adapt_execution_policy(registry: Any) -> None:
     Raises:
         ConfigurationError: the policy is a coroutine, and is to run in a thread.
     """
-    policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
-    is_outermost = isinstance(policy, _Outermost)
-    if is_outermost:
-        policy = policy.policy
-    if isinstance(policy, _Policy):
-        return
+    registered = registry.queryUtility(
+        IExecutionPolicy, default=default_execution_policy
+    )
+    is_outermost = isinstance(registered, _Outermost)
+    policy = registered.policy if is_outermost else registered
+    own = policy.policy if isinstance(policy, _Policy) else policy
+    if own is policy:
+        policy = _with_work(policy, registry)
+    shortcuts = registry.queryUtility(IShortcuts) if is_own(own) else None
+    outermost = _Outermost(policy, shortcuts)
+    if not is_outermost or not outermost.is_as(registered):
+        registry.registerUtility(outermost, IExecutionPolicy)
+
+
+def _with_work(policy: Any, registry: Any) -> Any:
+    # The policy, with what there is to do around it.
     settings = registry.getUtility(ISettings)
     in_thread = settings.sync_views == "request"
     if in_thread and kind_of(policy) is Kind.COROUTINE:
@@ -53,10 +71,8 @@ def adapt_execution_policy(registry: Any) -> None:
         raise ConfigurationError(explain(message, "execution-policy"))
     has_work = in_thread or settings.max_body or _has_lifespan(registry)
     if has_work or registry.getUtility(IMounts) or not is_own(policy):
-        policy = _Policy(policy, registry, in_thread)
-    elif is_outermost:
-        return
-    registry.registerUtility(_Outermost(policy), IExecutionPolicy)
+        return _Policy(policy, registry, in_thread)
+    return policy
 
 
 def _has_lifespan(registry: Any) -> bool:
@@ -71,10 +87,19 @@ def _has_lifespan(registry: Any) -> bool:
 
 
 class _Outermost:
-    def __init__(self, policy: Any) -> None:
+    def __init__(self, policy: Any, shortcuts: Any) -> None:
         self.policy = policy
+        self._shortcuts = shortcuts
+
+    def is_as(self, other: _Outermost) -> bool:
+        """Whether both do the same."""
+        return (self.policy, self._shortcuts) == (other.policy, other._shortcuts)
 
     def __call__(self, environ: dict[str, Any], router: Any) -> Any:
+        if self._shortcuts is not None:
+            found = self._shortcuts.find(environ)
+            if found is not None:
+                return found
         if bridge.in_bridge():
             return adopted.serve(self.policy, environ, router)
         return threaded.serve(self.policy, environ, router)
@@ -82,20 +107,23 @@ class _Outermost:
 
 class _Policy:
     def __init__(self, policy: Any, registry: Any, in_thread: bool) -> None:
-        self._policy = policy
+        self.policy = policy
         self._lifespan = registry.getUtility(ILifespan)
         self._executor = registry.getUtility(IExecutor)
         self._mounts = registry.getUtility(IMounts)
         self._in_thread = in_thread
-        self._max_body = registry.getUtility(ISettings).max_body
+        self._limits = registry.getUtility(IBodyLimits)
 
     def __call__(self, environ: dict[str, Any], router: Any) -> Any:
         if not self._lifespan.is_open:
             bridge.wait(self._lifespan.ensure_open())
-        if not self._max_body:
+        # Views may be added later.
+        limits = self._limits
+        if not limits.default:
             return self._serve(environ, router)
         try:
-            limit_body(environ, self._max_body)
+            if limits.largest:
+                limit_body(environ, limits.largest)
             return self._serve(environ, router)
         except BodyTooLarge as error:
             return self._call(partial(answer, error), environ, router)
@@ -103,9 +131,12 @@ class _Policy:
     def _serve(self, environ: dict[str, Any], router: Any) -> Any:
         mounted = self._mounts.find(environ) if self._mounts else None
         if mounted is not None:
+            if self._limits.default:
+                # What views of ours may take is not for others.
+                limit_body(environ, self._limits.default)
             # It is a WSGI application, and so is a response.
             return mounted
-        return self._call(self._policy, environ, router)
+        return self._call(self.policy, environ, router)
 
     def _call(self, policy: Any, environ: dict[str, Any], router: Any) -> Any:
         if not self._in_thread:

@@ -1,0 +1,258 @@
+"""Reading the form in the body of a request: ``await request.form()``.
+
+Theory of operation
+===================
+
+WebOb reads forms, and what it makes is ``request.POST``. It copies the body, to a
+temporary file above ``request.request_body_tempfile_limit`` (10 KiB), and then takes it
+apart; a file of more than 1000 bytes gets a temporary file of its own. Both block: on
+the disk, and on the processor. So :func:`read` has it done in a thread of the executor,
+where reading still waits for the client. A form that is short and has no files is
+read in a greenlet on the loop, for that is done before a thread would have begun.
+
+What a client sends can be wrong. WebOb, and ``cgi.FieldStorage`` beneath it, raise
+whatever comes up (a ``ValueError``, a ``LookupError`` for a charset, a
+``DeprecationWarning``, a ``RecursionError``) or take half of a file for a whole one.
+Here all of that is a :class:`BadForm`, a response with the status 400.
+
+It can also be costly. ``cgi`` adds each line of a part's head to those before it, so a
+head of some megabytes takes minutes, all of them with the interpreter's lock; a body
+within the limit may have millions of fields; and a part may have parts of its own, or
+be a form, which gives a list for a value. :class:`_Watched` stands in the place of the
+body meanwhile. It tells the lines of a head from those of what is below by how they are
+asked for: only the latter with a size. A test holds ``cgi`` to that.
+
+*The end.* The files are temporary, and are gone when they are closed. They are closed
+when the request ends, for nobody knows when its objects will be collected. Unless the
+response is an iterator: it may be about to read them, so they end with it. And unless
+the body was a file before, as pyramid_retry makes it, to read it once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import traceback
+from email.message import Message
+from typing import Any
+
+from pyramid.httpexceptions import HTTPBadRequest, HTTPUnsupportedMediaType
+from webob.request import DisconnectionError
+
+from . import bridge
+from .executor import current_executor
+from .lines import Lines
+
+__all__ = ["MAX_FIELDS", "BadForm", "read"]
+
+MAX_FIELDS = 1000
+# Bytes that the head of a part may have.
+MAX_HEAD = 16_384
+BLOCK = 262_144
+
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+# A body that does not say what it is may be a form to WebOb.
+FORMS = ("", URLENCODED, MULTIPART)
+
+# Its value would be a list, and the parts in it have no limits.
+PARTS = rb"(?:multipart/|x-www-form-urlencoded)"
+NESTED = re.compile(rb"(?i)(?!content-disposition:).*" + PARTS)
+
+
+class BadForm(HTTPBadRequest):
+    """What a client has sent is not what the application asked for.
+
+    It is no form that can be read, or in the place of a file there is something else.
+    A response with the status 400, whose body says what it was.
+    """
+
+
+async def read(request: Any, max_fields: int = MAX_FIELDS) -> Any:
+    """Read the form of a request; see :meth:`aioext.config.uploads.form`."""
+    lock = vars(request).setdefault("_aioext_form_lock", asyncio.Lock())
+    async with lock:
+        if "_aioext_form" not in vars(request):
+            vars(request)["_aioext_form"] = await _read(request, max_fields)
+        return vars(request)["_aioext_form"]
+
+
+async def _read(request: Any, max_fields: int) -> Any:
+    kind = request.content_type
+    is_none = kind not in FORMS or (not kind and request.method != "POST")
+    if is_none or not request.is_body_readable:
+        # WebOb gives an empty one, and need not read for it.
+        return request.POST
+    if request.charset != "UTF-8":
+        raise HTTPUnsupportedMediaType(CHARSET.format(request.charset))
+    length = request.content_length
+    limit = request.request_body_tempfile_limit
+    if kind == URLENCODED and length is not None and length <= limit:
+        return await bridge.spawn_greenlet(_parse, request, max_fields)
+    return await current_executor().run(_parse, request, max_fields)
+
+
+def _parse(request: Any, max_fields: int) -> Any:
+    form = None
+    was_copied = request.is_body_seekable
+    copies = _noting_copies(request)
+    try:
+        request.make_body_seekable()
+        if request.content_type == MULTIPART:
+            form = _take_apart(request, max_fields)
+        else:
+            _count(request.body_file_raw, max_fields)
+            form = request.POST
+    except DisconnectionError:
+        raise BadForm(CUT) from None
+    except (ValueError, LookupError, RecursionError) as error:
+        # They refer to files of parts that have been read.
+        traceback.clear_frames(error.__traceback__)
+        told = (str(error).splitlines() or [""])[0][:200]
+        raise BadForm(UNREADABLE.format(told or type(error).__name__)) from error
+    finally:
+        # It refers to the request, which is not to wait for a collection.
+        del vars(request)["make_tempfile"]
+        if not was_copied:
+            _close_at_the_end(request, copies, form or {})
+    return form
+
+
+def _noting_copies(request: Any) -> list[Any]:
+    # The file that WebOb copies the body to. When the client leaves meanwhile, only the
+    # traceback of that error knows of it.
+    copies = []
+
+    def make_tempfile() -> Any:
+        copies.append(make())
+        return copies[-1]
+
+    make = request.make_tempfile
+    vars(request)["make_tempfile"] = make_tempfile
+    return copies
+
+
+def _take_apart(request: Any, max_fields: int) -> Any:
+    _, parsed = request.environ.get("webob._parsed_post_vars", (None, None))
+    if parsed is request.body_file_raw:
+        # Somebody was here before: a check of the CSRF token, another attempt.
+        for file in _files(request.POST):
+            file.seek(0)
+        return request.POST
+    boundary = _boundary_of(request)
+    watched = _Watched(request.body_file_raw, boundary, max_fields)
+    # It stays there, for WebOb knows by its body whether a form has been read.
+    request.body_file_raw = watched
+    form = request.POST
+    try:
+        watched.end()
+        if None in form:
+            raise ValueError(NO_NAME)
+    except ValueError:
+        _close(_files(form))
+        raise
+    return form
+
+
+def _boundary_of(request: Any) -> bytes:
+    message = Message()
+    message["Content-Type"] = request.headers["Content-Type"]
+    return b"--" + message.get_boundary("").encode("ascii", "replace")
+
+
+def _count(file: Any, max_fields: int) -> None:
+    file.seek(0)
+    ampersands = sum(block.count(b"&") for block in iter(lambda: file.read(BLOCK), b""))
+    file.seek(0)
+    if ampersands >= max_fields:
+        raise ValueError(TOO_MANY.format(max_fields))
+
+
+class _Watched(Lines):
+    # A body, while it is taken apart; and the same without its checks afterwards.
+    def __init__(self, file: Any, boundary: bytes, max_fields: int) -> None:
+        self._file = file
+        self._boundary = boundary
+        self._max_fields = max_fields
+        self._has_begun = self._has_ended = False
+        self._head = 0
+        self._heads = 0
+        self._last = b""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = self._file.readline(size)
+        if not self._has_ended:
+            self._last = line or self._last
+            if size is not None and size >= 0:
+                self._head = 0
+            elif self._has_begun:
+                self._note_head(line)
+            else:
+                self._has_begun = line.strip() == self._boundary
+        return line
+
+    def _note_head(self, line: bytes) -> None:
+        self._head += len(line)
+        if self._head > MAX_HEAD:
+            raise ValueError(LONG_HEAD.format(MAX_HEAD))
+        if NESTED.match(line):
+            raise ValueError(FORM_IN_FORM)
+        if not line.strip():
+            self._head = 0
+            self._heads += 1
+            if self._heads > self._max_fields:
+                raise ValueError(TOO_MANY.format(self._max_fields))
+
+    def end(self) -> None:
+        """Watch no longer; refuse a form that does not end as it should."""
+        self._has_ended = True
+        if self._last.rstrip() != self._boundary + b"--":
+            raise ValueError(NO_END)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _files(form: Any) -> list[Any]:
+    return [value.file for value in form.values() if getattr(value, "file", None)]
+
+
+def _close(files: list[Any]) -> None:
+    for file in files:
+        # What is in memory need not be closed, and may be looked at in a log.
+        if not isinstance(file, io.BytesIO):
+            file.close()
+
+
+def _close_at_the_end(request: Any, copies: list[Any], form: Any) -> None:
+    responses = []
+
+    def note(request: Any, response: Any) -> None:
+        responses.append(response)
+
+    def close(request: Any) -> None:
+        body = getattr(responses[-1], "app_iter", ()) if responses else ()
+        if not isinstance(body, (list, tuple)):
+            return
+        _close([*copies, *_files(form)])
+
+    request.add_response_callback(note)
+    request.add_finished_callback(close)
+
+
+CUT = "The body of the request ended before its form did."
+
+CHARSET = "A form has to be in UTF-8, and not in {}."
+
+UNREADABLE = "The form in the body of the request cannot be read: {}"
+
+TOO_MANY = "it has more than {} fields."
+
+LONG_HEAD = "the head of a part has more than {} bytes."
+
+NO_END = "its end is missing."
+
+NO_NAME = "one of its parts has no name."
+
+FORM_IN_FORM = "one of its parts has parts of its own."
