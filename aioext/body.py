@@ -8,7 +8,11 @@ other.
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import errno
+import os
+import threading
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -26,6 +30,7 @@ __all__ = [
     "AsyncBody",
     "CalledBody",
     "ExecutorBody",
+    "FileBody",
     "FileWrapper",
     "adapt_body",
     "replace_body",
@@ -158,6 +163,10 @@ class FileWrapper:
         close = getattr(file, "close", None)
         if close is not None:
             self.close = close
+        seekable = getattr(file, "seekable", None)
+        if seekable is not None and seekable():
+            # WebOb asks a body that can give a range of itself for it.
+            self.app_iter_range = self._give_range
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -167,6 +176,119 @@ class FileWrapper:
         if not block:
             raise StopIteration
         return block
+
+    def _give_range(self, start: int, stop: int) -> FileBody:
+        self.file.seek(start, os.SEEK_CUR)
+        return FileBody(self.file, stop - start)
+
+
+class FileBody:
+    """A file that this opened, or a part of it, of a length that is known.
+
+    It is read a block at a time: at once what the system has in memory, where it can
+    tell (Linux), and in a thread of the executor what it has not. Dropped without being
+    closed, it closes the file.
+
+    Args:
+        file: opened where the part begins.
+        length: bytes of the part.
+        path: if it is the whole of this file, which a server may then send by itself.
+        begun: the first bytes of the part, which have been read already.
+
+    Raises:
+        OSError: from the iteration: the file cannot be read, or has become shorter.
+    """
+
+    # Few changes of threads, and little that a slow client holds.
+    block_size = 262_144
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        length: int,
+        *,
+        path: str | None = None,
+        begun: bytes = b"",
+    ) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = file
+        self._offset = file.tell()
+        self._left = length
+        self._begun = begun
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._left:
+            raise StopIteration
+        block = self._begun or self._read(min(self.block_size, self._left))
+        self._begun = b""
+        self._left -= len(block)
+        return block
+
+    def _read(self, size: int) -> bytes:
+        file = self._file
+        if file is None:
+            raise ValueError("The body is closed.")
+        block = _read_from_memory(file, size, self._offset)
+        if block:
+            # A client that takes all at once is not to keep others from their turn.
+            bridge.wait(asyncio.sleep(0))
+        else:
+            block = current_executor().call(_read_at, file, size, self._offset)
+        if not block:
+            raise OSError(errno.EIO, "The file became shorter while it was sent")
+        self._offset += len(block)
+        return block
+
+    def app_iter_range(self, start: int, stop: int) -> FileBody:
+        """The part between two of its bytes; it takes the file, and closes it."""
+        file, self._file = self._file, None
+        if file is None:
+            raise ValueError("The body is closed.")
+        begun = self._begun[start:stop]
+        # It stands behind what was read already.
+        file.seek(self._offset + start + len(begun) - len(self._begun))
+        return FileBody(file, stop - start, begun=begun)
+
+    def close(self) -> None:
+        """Close the file. Closing it again does nothing."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    __del__ = close
+
+
+def _read_at(file: IO[bytes], size: int, offset: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+class _Buffer(threading.local):
+    # Each thread has one, for nobody keeps it: what is read is copied out of it.
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(FileBody.block_size))
+
+
+_buffer = _Buffer()
+
+
+def _read_from_memory(file: IO[bytes], size: int, offset: int) -> bytes:
+    """What the system has of a file without the disk; nothing if it cannot tell."""
+    if NOWAIT is None or not bridge.in_bridge():
+        return b""
+    view = _buffer.view[:size]
+    try:
+        count = os.preadv(file.fileno(), [view], offset, NOWAIT)
+    except OSError:
+        # It is not in memory, or this file system cannot tell; or this is no file.
+        return b""
+    return bytes(view[:count])
+
+
+NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 
 def adapt_body(response: Any, executor: IExecutor | None = None) -> Any:
@@ -191,7 +313,7 @@ def adapt_body(response: Any, executor: IExecutor | None = None) -> Any:
     return response
 
 
-_ADAPTED = (AsyncBody, ExecutorBody, FileWrapper)
+_ADAPTED = (AsyncBody, ExecutorBody, FileBody, FileWrapper)
 
 
 def replace_body(response: Any, body: Any) -> None:

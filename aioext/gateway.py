@@ -9,7 +9,8 @@ of the request's own Task; so are the iteration over its body and the body's
 asked for, so a slow client holds the application back and nothing piles up. A
 body that is a list or a tuple is there already: the greenlet ends, and the
 Task sends it. So it does with an asynchronous body; a greenlet is taken for each
-step of that, in case it calls synchronous code that waits.
+step of that, in case it calls synchronous code that waits. A whole file is sent by the
+server itself, from its path, if that has the extension ``http.response.pathsend``.
 
 While a body is sent piece by piece, a *watcher* Task looks for the client's
 end, for most servers do not tell an application that does not ask. The watcher
@@ -38,13 +39,14 @@ passed on, and the server does not write the end of the body.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from zope.interface.interfaces import IComponents
 
 from . import background, bridge, greenlets, lifespan, threadlocal, watchdog
-from .body import AsyncBody, FileWrapper
+from .body import AsyncBody, FileBody, FileWrapper
 from .environ import base_environ, build_environ, may_have_body
 from .exceptions import ClientDisconnected, GatewayError
 from .guards import KEY, Guarded, Lookout, Rules, rules_of
@@ -132,10 +134,14 @@ class Gateway:
                 await greenlets.stepped(exchange.stream(body))
             elif type(body) is Passage:
                 passage = body
+            elif type(body) is FileBody:
+                await exchange.send_file(body)
             elif body is not None:
                 await exchange.finish(body)
-        except ClientDisconnected:
-            pass
+        except ClientDisconnected as error:
+            # What was open where it waited, a file for its body say, ends now, and not
+            # when this error, which is in a cycle of Pyramid's, is collected.
+            traceback.clear_frames(error.__traceback__)
         except asyncio.CancelledError as error:
             if exchange.was_cancelled():
                 raise
@@ -184,6 +190,8 @@ class Exchange(Guarded):
             return body
         if type(body) is Passage and self.passes:
             return body
+        if type(body) is FileBody and self._is_sent_by_server(body):
+            return body
         with threadlocal.pushed(threadlocal.ended_entry()):
             self._stream(_as_iterable(body))
         return None
@@ -194,6 +202,11 @@ class Exchange(Guarded):
         if self._watcher is not None or self.sent or self.was_ended_early:
             return False
         return self._input is None or not self._input.is_begun
+
+    def _is_sent_by_server(self, body: FileBody) -> bool:
+        if body.path is None or self.sent or self.omits_body:
+            return False
+        return PATHSEND in (self._scope.get("extensions") or ())
 
     def _stream(self, body: Iterable[bytes]) -> None:
         self._begin_to_stream()
@@ -262,6 +275,19 @@ class Exchange(Guarded):
             # That is how a server says that the client has gone.
             raise ClientDisconnected(GONE) from None
 
+    async def send_file(self, body: FileBody) -> None:
+        """Have the server send a file from its path."""
+        try:
+            if self._watcher is not None:
+                self.disarm()
+                await self._end_watch()
+            await self._send(self.message())
+            await self._send({"type": PATHSEND, "path": body.path})
+        except OSError:
+            raise ClientDisconnected(GONE) from None
+        finally:
+            body.close()
+
     async def _send_part(self, chunk: bytes, more: bool) -> None:
         if self._disconnected or self.has_expired:
             raise ClientDisconnected(GONE)
@@ -294,6 +320,8 @@ class Exchange(Guarded):
             self.warn_of_swallowed()
         if type(body) is AsyncBody:
             await greenlets.stepped(body.aclose())
+        elif type(body) is FileBody:
+            body.close()
 
 
 def _rules_of(app: Any) -> Rules | None:
@@ -317,6 +345,9 @@ def _as_iterable(body: Any) -> Iterable[bytes]:
         raise GatewayError(NOT_ITERABLE.format(body))
     return body
 
+
+# An extension of ASGI, and its message: the server sends a file.
+PATHSEND = "http.response.pathsend"
 
 # What a SocketExchange has received.
 CONNECT = {"type": "websocket.connect"}

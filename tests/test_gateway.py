@@ -728,6 +728,8 @@ def file(tmp_path, monkeypatch):
         return original(name, mode, *args, **kwargs)
 
     monkeypatch.setattr("builtins.open", recording_open)
+    # What the system has in memory needs no thread.
+    monkeypatch.setattr("aioext.body.NOWAIT", None)
     return path, places
 
 

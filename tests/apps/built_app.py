@@ -1,0 +1,39 @@
+"""A file whose build takes as long as a test wants it to, in a static view."""
+
+import os
+from pathlib import Path
+
+from pyramid.config import Configurator
+
+# Tells that it has begun and who it is, and waits to be let go.
+SLOW = "echo $$ >> calls; until [ -e may_end ]; do sleep 0.02; done; cat {source}"
+BROKEN = "echo what is wrong >&2; false"
+
+
+async def ping(request):
+    return "pong"
+
+
+def main():
+    return configure().make_wsgi_app()
+
+
+def asgi():
+    return configure().make_asgi_app()
+
+
+def configure():
+    place = Path(os.environ["BUILT_PLACE"])
+    settings = {"aioext.assets.cache_dir": str(place / "cache")}
+    with Configurator(settings=settings) as config:
+        config.include("aioext.assets")
+        config.add_static_view("static", str(place / "static"))
+        for name, line in [("slow", SLOW), ("broken", BROKEN)]:
+            config.add_built_asset(
+                place / "static" / f"{name}.txt",
+                place / "source.txt",
+                ["sh", "-c", f"cd {place}; {line.replace('{source}', 'source.txt')}"],
+            )
+        config.add_route("ping", "/ping")
+        config.add_view(ping, route_name="ping", renderer="string")
+    return config
