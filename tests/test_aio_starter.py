@@ -72,7 +72,7 @@ def test_nothing_of_the_template_language_is_left(project):
 
 def test_pages_use_nothing_from_elsewhere(project):
     for path in (project / "hello").rglob("*"):
-        if path.suffix in {".mako", ".css"}:
+        if path.suffix in {".mako", ".scss"}:
             assert "//" not in path.read_text("utf-8"), path
 
 
@@ -101,7 +101,7 @@ def test_the_projects_own_tests_pass(project, python, environment):
         text=True,
     )
     assert ended.returncode == 0, ended.stdout
-    assert re.search(r"^9 passed", ended.stdout, re.MULTILINE)
+    assert re.search(r"^11 passed", ended.stdout, re.MULTILINE)
 
 
 def test_the_built_project_contains_its_templates_and_static_files(
@@ -113,7 +113,8 @@ def test_the_built_project_contains_its_templates_and_static_files(
         env=environment,
     )
     assert (tmp_path / "hello/templates/layout.mako").is_file()
-    assert (tmp_path / "hello/static/style.css").is_file()
+    assert (tmp_path / "hello/static/icon.svg").is_file()
+    assert (tmp_path / "hello/scss/_colours.scss").is_file()
 
 
 def test_a_wheel_of_aioext_has_every_file_of_the_scaffold(tmp_path, environment):
@@ -158,6 +159,41 @@ def test_the_json_view_answers_from_the_event_loop_of_the_worker(server):
     answer = json.loads(body)
     assert answer["status"] == "ok"
     assert answer["thread"] == "MainThread"
+
+
+def test_the_same_view_is_a_page(server):
+    kind, page = server.get("/status")
+    assert kind == "text/html"
+    assert "<h1>Status: ok</h1>" in page
+    # What the page shows, and the JSON does not tell.
+    assert re.search(r"of the process <code>\d+</code>", page)
+    assert "process" not in json.loads(server.get("/status.json")[1])
+
+
+def test_the_style_sheet_is_built_and_has_its_version(server):
+    address = re.search(r'"(/static/style\.css\?v=\d+)"', server.get("/")[1])[1]
+    with urllib.request.urlopen(server.address + address) as answer:
+        assert answer.headers["Cache-Control"].endswith("immutable")
+        assert ".hero h1{" in answer.read().decode()
+
+
+def test_a_change_of_the_style_sheet_is_seen_in_development(serve, project):
+    server = serve("development.ini")
+    before = re.search(r"style\.css\?v=\d+", server.get("/")[1])[0]
+    path = project / "hello" / "scss" / "_colours.scss"
+    path.write_text(path.read_text("utf-8").replace("#24201c", "#010203"), "utf-8")
+    after = re.search(r"style\.css\?v=\d+", server.get("/")[1])[0]
+    assert after != before
+    assert "#010203" in server.get(f"/static/{after}")[1]
+
+
+def test_the_style_sheet_is_built_ahead_of_time(project, python, environment):
+    command = [python, "-m", "aioext.scripts.assets", "build", "production.ini"]
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"\[1/1\] hello:static/style\.css ", done.stdout)
 
 
 def test_the_synchronous_view_answers_from_the_executor(server):

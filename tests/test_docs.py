@@ -780,7 +780,7 @@ def test_the_tests_of_the_tutorial_pass(project):
     assert done.returncode == 0, done.stdout
     written = (TUTORIAL / "tests" / "test_tutorial.py").read_text("utf-8")
     assert written.count("\ndef test_") == 5
-    assert re.search(r"\b14 passed", done.stdout), done.stdout
+    assert re.search(r"\b16 passed", done.stdout), done.stdout
     assert "Traceback" not in done.stdout
 
 

@@ -7,6 +7,7 @@ from {{ cookiecutter.package_name }} import main
 
 
 @pytest.fixture(scope="session")
-def app():
+def app(tmp_path_factory):
     """The whole application, to be asked for pages without a server."""
-    return TestApp(main({}))
+    cache = tmp_path_factory.mktemp("cache")
+    return TestApp(main({}, **{"aioext.assets.cache_dir": str(cache)}))

@@ -18,10 +18,28 @@ def test_home_links_to_what_exists(app):
         app.get(link["href"])
 
 
-def test_status_is_json(app):
-    response = app.get("/status.json")
-    assert response.content_type == "application/json"
-    assert response.json["status"] == "ok"
+def test_status_is_a_page(app):
+    page = app.get("/status")
+    assert page.content_type == "text/html"
+    assert page.html.find("h1").text == "Status: ok"
+
+
+def test_status_is_json_for_programs(app):
+    by_address = app.get("/status.json")
+    by_header = app.get("/status", headers={"Accept": "application/json"})
+    for response in (by_address, by_header):
+        assert response.content_type == "application/json"
+        assert response.json["status"] == "ok"
+        assert "process" not in response.json
+
+
+def test_the_style_sheet_is_built_and_kept_by_browsers(app):
+    address = app.get("/").html.find("link", rel="stylesheet")["href"]
+    assert "?v=" in address
+    response = app.get(address)
+    assert response.content_type == "text/css"
+    assert ".hero h1{" in response
+    assert "immutable" in response.headers["Cache-Control"]
 
 
 def test_a_synchronous_view_names_its_thread(app):

@@ -1,6 +1,7 @@
 """The views: two coroutines and an ordinary function."""
 
 import asyncio
+import os
 import threading
 import time
 
@@ -35,11 +36,17 @@ async def home(request):
     }
 
 
-@view_config(route_name="status", renderer="json")
+@view_config(
+    route_name="status",
+    formats={
+        "html": "templates/status.mako",
+        "json": ("status", "event_loop", "thread"),
+    },
+)
 async def status(request):
-    """Answer a program."""
+    """Answer people with a page, and programs with what is named above."""
     await asyncio.sleep(0)
-    return {"status": "ok", **place()}
+    return {"status": "ok", "process": os.getpid(), **place()}
 
 
 @view_config(route_name="thread")

@@ -25,10 +25,10 @@
 
     <section class="cards">
       <a class="card" href="${request.route_path('status')}">
-        <h2>JSON</h2>
-        <p>The same kind of view with <code>renderer="json"</code>: a coroutine that
-        answers a program.</p>
-        <span class="more">status.json</span>
+        <h2>Page or JSON</h2>
+        <p>One view with <code>formats=</code>: a page for people, and JSON for
+        programs.</p>
+        <span class="more">status</span>
       </a>
       <a class="card" href="${request.route_path('thread')}">
         <h2>Synchronous</h2>
@@ -42,6 +42,7 @@
       <h2>Where to go on</h2>
       <ul>
         <li>Change <code>{{ cookiecutter.package_name }}/views.py</code>, with <code>pserve --reload development.ini</code> running.</li>
+        <li>Change <code>{{ cookiecutter.package_name }}/scss/style.scss</code>, and load this page again.</li>
         <li>Add an address in <code>{{ cookiecutter.package_name }}/routes.py</code>.</li>
         <li>Run the tests: <code>pytest</code>.</li>
       </ul>
