@@ -144,16 +144,16 @@ class Remote(Served):
         """The :class:`Answer` to a GET."""
         return await asyncio.to_thread(self.fetch, path, headers)
 
-    def fetch(self, path, headers=()):
-        """As :meth:`get`, for a thread that has no loop."""
+    def fetch(self, path, headers=(), method="GET", body=None):
+        """As :meth:`get`, for a thread that has no loop, and with any method."""
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.server.port, timeout=DEADLINE
         )
-        connection.request("GET", self.prefix + path, headers=dict(headers))
+        connection.request(method, self.prefix + path, body, dict(headers))
         response = connection.getresponse()
-        body = response.read()
+        received = response.read()
         connection.close()
-        return Answer(response.status, response.getheaders(), body)
+        return Answer(response.status, response.getheaders(), received)
 
 
 class RemoteSocket:

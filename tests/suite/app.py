@@ -1,7 +1,8 @@
 """The application that most of the suite uses, made of parts by path.
 
-``/gateway``, ``/websocket`` and ``/events`` are applications of their own. What is
-left is Pyramid with coroutines in its hooks, and views that tell where they run.
+``/gateway``, ``/websocket``, ``/events`` and ``/files`` are applications of their own.
+What is left is Pyramid with coroutines in its hooks, and views that tell where they
+run.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import os
 import threading
 
 import eventsource_app
+import files_app
 import gateway_apps
 import websocket_app
 from pyramid.config import Configurator
@@ -249,6 +251,7 @@ def make():
         "gateway": gateway_apps.dispatch,
         "websocket": websocket_app.make(),
         "events": eventsource_app.make(),
+        "files": files_app.make(),
     }
     own = make_own()
 

@@ -12,6 +12,7 @@ import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import asgi_websocket
 import webtest
@@ -68,6 +69,10 @@ class Remote(Running):
         """The :class:`ws_client.Answer` to a GET."""
         return self._own.fetch(path, headers)
 
+    def request(self, method, path, headers=(), body=None):
+        """The answer to any request."""
+        return self._own.fetch(path, headers, method, body)
+
     def get_all(self, paths):
         """The answers to requests that are made at the same time."""
         with ThreadPoolExecutor(len(paths)) as pool:
@@ -87,7 +92,11 @@ class OnLoop(Running):
         self.events = streams.InProcess(events, loop, eventsource_app.Expected)
 
     def get(self, path, headers=()):
-        return self._loop.submit(self._ask(path, headers)).result(DEADLINE)
+        return self.request("GET", path, headers)
+
+    def request(self, method, path, headers=(), body=None):
+        asking = self._ask(path, headers, method, body)
+        return self._loop.submit(asking).result(DEADLINE)
 
     def get_all(self, paths):
         async def ask():
@@ -95,11 +104,15 @@ class OnLoop(Running):
 
         return self._loop.submit(ask()).result(DEADLINE)
 
-    async def _ask(self, path, headers=()):
+    async def _ask(self, path, headers=(), method="GET", body=None):
         path, _, query = path.partition("?")
         sent = {"Host": "localhost", **dict(headers)}
+        if body is not None:
+            sent["Content-Length"] = str(len(body))
         client = Client(
-            path,
+            unquote(path),
+            None if body is None else [body],
+            method=method,
             query_string=query.encode(),
             headers=[(n.lower().encode(), v.encode()) for n, v in sent.items()],
         )
@@ -116,7 +129,13 @@ class OnWsgi(Running):
         self._app = webtest.TestApp(app.make())
 
     def get(self, path, headers=()):
-        response = self._app.get(path, headers=dict(headers), status="*")
+        return self.request("GET", path, headers)
+
+    def request(self, method, path, headers=(), body=None):
+        options = {} if body is None else {"body": body}
+        response = self._app.request(
+            path, method=method, headers=dict(headers), status="*", **options
+        )
         return ws_client.Answer(
             response.status_int, response.headers.items(), response.body
         )
