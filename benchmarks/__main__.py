@@ -14,7 +14,16 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 
-from . import database, in_process, rates, sockets, stopping, streams, waiting
+from . import (
+    database,
+    in_process,
+    rates,
+    sockets,
+    static,
+    stopping,
+    streams,
+    waiting,
+)
 from .report import Report
 from .servers import Unavailable, raise_limits
 
@@ -40,6 +49,7 @@ PACKAGES = (
     "fastapi",
     "starlette",
     "sse-starlette",
+    "whitenoise",
     "aiohttp",
     "sqlalchemy",
     "asyncpg",
@@ -66,6 +76,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "sockets": lambda report, options: sockets.run(
         report, options.rounds, options.seconds
     ),
+    "static": lambda report, options: static.run(
+        report, options.rounds, options.seconds
+    ),
     "streams": lambda report, options: streams.run(
         report, options.rounds, options.seconds
     ),
@@ -73,7 +86,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         report, QUICK_STOPS if options.quick else STOPS
     ),
 }
-NEEDING_WRK = {"rates", "executor", "waiting", "database"}
+NEEDING_WRK = {"rates", "executor", "waiting", "database", "static"}
 
 
 def main(arguments: list[str] | None = None) -> int:

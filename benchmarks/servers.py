@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -331,8 +331,21 @@ class Load:
         return self.rate * self.processor / 1e6
 
 
-def measure(server: Server, path: str, connections: int, seconds: int) -> Load:
+def measure(
+    server: Server,
+    path: str,
+    connections: int,
+    seconds: int,
+    headers: Mapping[str, str] | None = None,
+) -> Load:
     """Load ``server`` with requests for ``path``.
+
+    Args:
+        server: is running.
+        path: of each request.
+        connections: at the same time.
+        seconds: how long.
+        headers: of each request, beside wrk's own.
 
     Raises:
         Unavailable: wrk is missing, or says nothing that can be read.
@@ -341,7 +354,10 @@ def measure(server: Server, path: str, connections: int, seconds: int) -> Load:
         raise Unavailable("wrk is missing: apt-get install wrk")
     before = server.processor_seconds()
     command = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s"]
-    command += ["--timeout", "10s", server.url + path]
+    command += ["--timeout", "10s"]
+    for name, value in (headers or {}).items():
+        command += ["-H", f"{name}: {value}"]
+    command.append(server.url + path)
     done = subprocess.run([*_cores()[1], *command], capture_output=True, text=True)
     used = server.processor_seconds() - before
     total = re.search(r"(\d+) requests in ", done.stdout)

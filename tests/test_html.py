@@ -1,6 +1,7 @@
 """Templates: what they are sent as, and where they are rendered."""
 
 import asyncio
+import json
 
 import pytest
 from inprocess import EXECUTOR, LOOP, answer, make_app, where
@@ -281,6 +282,34 @@ def test_what_a_subscriber_adds_is_there(template, place):
 
     name = template("page.mako", "${greet('you')}")
     assert answer(app_with(configure)).body == b"Hello you, /"
+
+
+BOTH = {
+    ".mako": "${late} ${task.result()}",
+    ".jinja2": "{{ late }} {{ task.result() }}",
+    ".pt": "<p>${late} ${task.result()}</p>",
+}
+
+
+@pytest.mark.parametrize("place", ["inline", "executor"])
+@pytest.mark.parametrize("extension", BOTH)
+def test_coroutines_among_the_values_begin(template, extension, place):
+    async def say(text):
+        await asyncio.sleep(0)
+        return text
+
+    async def page(request):
+        return {"late": say("<late>"), "task": asyncio.create_task(say("task"))}
+
+    def configure(config):
+        formats = {"html": name, "json": ("late", "task")}
+        config.add_view(page, formats=formats, render=place)
+
+    name = template(f"page{extension}", BOTH[extension])
+    app = app_with(configure)
+    assert b"&lt;late&gt; task" in answer(app).body
+    client = answer(app, headers=[(b"host", b"h"), (b"accept", b"application/json")])
+    assert json.loads(client.body) == {"late": "<late>", "task": "task"}
 
 
 def test_other_renderers_run_where_their_view_says():

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 from asgi import Client
 from inprocess import EXECUTOR, LOOP, answer, make_app, where
+from pyramid.csrf import CookieCSRFStoragePolicy, get_csrf_token
 from pyramid.events import BeforeRender
 from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
@@ -232,6 +233,44 @@ async def test_the_template_has_its_request_all_the_time(site, mode):
     gate.opened.set()
     await task
     assert client.body == told + b", " + told
+
+
+def use_csrf_tokens(config):
+    config.set_csrf_storage_policy(CookieCSRFStoragePolicy())
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+@on_a_loop
+async def test_a_cookie_that_is_too_late_is_told(site, caplog, is_early):
+    gate = Gate("slow")
+    gate.opened.set()
+
+    def view(request):
+        if is_early:
+            get_csrf_token(request)
+        return {"slow": gate}
+
+    app = site.app(view, "head [[slow()]] [[get_csrf_token()]]", use_csrf_tokens)
+    client = Client()
+    await client.call(app)
+    token = client.body.split()[-1]
+    cookies = [value for name, value in client.headers if name == b"set-cookie"]
+    if is_early:
+        assert token in cookies[0]
+        assert not caplog.messages
+    else:
+        assert not cookies
+        assert "'page" in caplog.text
+        assert "has set a cookie after the first part" in caplog.text
+
+
+@on_a_loop
+async def test_a_cookie_of_a_page_that_is_sent_whole_is_not_lost(site, caplog):
+    app = site.app(lambda request: {}, "[[get_csrf_token()]]", use_csrf_tokens)
+    client = Client()
+    await client.call(app)
+    assert client.body in dict(client.headers)[b"set-cookie"]
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

@@ -28,6 +28,7 @@ Things that do not work
 
 from __future__ import annotations
 
+import contextlib
 import mimetypes
 import os
 from collections.abc import Iterable
@@ -152,7 +153,9 @@ def open_body(
         entry = files.known(path, status)
         wrapper = environ.get("wsgi.file_wrapper", FileWrapper)
         if wrapper is not FileWrapper and "HTTP_RANGE" not in environ:
-            return entry, wrapper(file, FileBody.block_size)
+            # uWSGI's, where it has threads, works in the one that it has called alone.
+            with contextlib.suppress(AttributeError, SystemError):
+                return entry, wrapper(file, FileBody.block_size)
         begun = file.read(min(entry.size, FileBody.block_size))
         return entry, FileBody(file, entry.size, path=path, begun=begun)
     except BaseException:

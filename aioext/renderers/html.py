@@ -1,11 +1,13 @@
 """Templates: what they are sent as, and where they are rendered.
 
 A *template renderer* is one that was registered for an extension: ``.mako``,
-``.jinja2``, ``.pt``. Its factory gets a stand-in that gives renderers which do two
+``.jinja2``, ``.pt``. Its factory gets a stand-in that gives renderers which do three
 things more, whoever calls them: a view's ``renderer=``, ``render_to_response()``, one
 of the formats of a view. They set the content type that the extension within a name
-says (``feed.xml.mako``), as Pyramid's JSON renderer sets its own, and they render in a
-thread if the application says so.
+says (``feed.xml.mako``), as Pyramid's JSON renderer sets its own; they render in a
+thread if the application says so; and they have coroutines among the values begin,
+which a template would show as what they are. A view with formats gives the same value
+to its template and to JSON, which awaits them.
 
 ``render()`` does not change the type of the response: Pyramid hides that for the time
 of the call.
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyramid.interfaces import IApplicationCreated, IRendererFactory
@@ -24,10 +26,19 @@ from ..config.created import unsubscribe
 from ..config.policy import LAST
 from ..executor import current_executor
 from ..hooks.utilities import replace_utility
+from ..hooks.values import is_coroutine
 from ..interfaces import ISettings
+from ..pending import Pending
 from .media import TYPES
 
-__all__ = ["PLACES", "TemplateRenderer", "content_type_of", "includeme", "place_in"]
+__all__ = [
+    "PLACES",
+    "TemplateRenderer",
+    "begun",
+    "content_type_of",
+    "includeme",
+    "place_in",
+]
 
 PLACES = ("inline", "executor")
 
@@ -101,7 +112,7 @@ class TemplateRenderer:
     def __call__(self, value: Any, system: Any) -> Any:
         self.prepare(system)
         system.setdefault("flush", _send_nothing)
-        return place_in(self.place, self.renderer)(value, system)
+        return place_in(self.place, self.renderer)(begun(value), system)
 
     def prepare(self, system: Any) -> None:
         """Set the content type of the response."""
@@ -119,6 +130,16 @@ class TemplateRenderer:
 def _send_nothing() -> str:
     # flush(), in a template that is rendered as a whole.
     return ""
+
+
+def begun(value: Any) -> Any:
+    """``value``, with a Pending for each coroutine and Future among its items."""
+    if not isinstance(value, Mapping) or not any(map(is_coroutine, value.values())):
+        return value
+    return {
+        name: Pending(each) if is_coroutine(each) else each
+        for name, each in value.items()
+    }
 
 
 def place_in(place: str, renderer: Renderer) -> Renderer:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -29,13 +30,14 @@ from ..config import AFTER_PHASE1
 from ..exceptions import explain
 from ..executor import Executor
 from ..hooks.derivers import describe
-from ..hooks.values import is_coroutine
 from ..interfaces import IExecutor, ISettings
-from ..pending import Pending, keep_pendings
-from .html import PLACES, TemplateRenderer, place_in
+from ..pending import keep_pendings
+from .html import PLACES, TemplateRenderer, begun, place_in
 from .page import PageBody, PageStream
 
 __all__ = ["Rendering", "includeme"]
+
+log = logging.getLogger("aioext")
 
 ANCHOR = "render-option"
 
@@ -197,10 +199,11 @@ class StreamingRenderer:
         self._template.prepare(system)
         values = _with_pendings(value, system)
         renderer, writer = self._template.renderer, self._writer
+        rest = _Rest(request, system.get("renderer_name"))
         stream = PageStream(
             lambda write: writer(renderer, values, write),
             request,
-            keep_pendings(request),
+            rest.ended,
             self._find_executor(request),
         )
         values.setdefault("flush", stream.flush)
@@ -211,9 +214,7 @@ class StreamingRenderer:
         stream.encoding = response.charset or "utf-8"
         # A proxy would collect a page before it passes it on.
         response.headers.setdefault("X-Accel-Buffering", "no")
-        # The template has the request, and is not to have its own body: nobody else
-        # may have it if another response is sent.
-        request.add_finished_callback(_forget_response)
+        request.add_finished_callback(rest.begun)
         return AsyncBody(PageBody(stream))
 
     def _find_executor(self, request: Any) -> Any:
@@ -222,8 +223,36 @@ class StreamingRenderer:
         return request.registry.getUtility(IExecutor, EXECUTOR)
 
 
-def _forget_response(request: Any) -> None:
-    vars(request).pop("response", None)
+class _Rest:
+    """What there is of a page after its request: tells what is said too late."""
+
+    def __init__(self, request: Any, name: Any) -> None:
+        self._release = keep_pendings(request)
+        self._request = request
+        self._name = name
+        self._has_begun = False
+
+    def begun(self, request: Any) -> None:
+        """A finished callback: the head of the response is what it is."""
+        self._has_begun = True
+        # The template has the request, and is not to have its own body: nobody else
+        # may have it if another response is sent.
+        vars(request).pop("response", None)
+        request.response_callbacks.clear()
+
+    def ended(self) -> None:
+        """The page has ended; on the loop."""
+        self._release()
+        request, self._request = self._request, None
+        if self._has_begun and _says_more(request):
+            log.warning(explain(TOO_LATE.format(self._name), "late-cookies"))
+
+
+def _says_more(request: Any) -> bool:
+    # Sessions and CSRF tokens set their cookies in such callbacks.
+    response = vars(request).get("response")
+    has_cookie = response is not None and "Set-Cookie" in response.headers
+    return bool(request.response_callbacks) or has_cookie
 
 
 def _with_pendings(value: Any, system: Any) -> dict[str, Any]:
@@ -232,10 +261,7 @@ def _with_pendings(value: Any, system: Any) -> dict[str, Any]:
         values.update(value)
     except (TypeError, ValueError):
         raise TypeError(explain(NO_VALUES.format(value), ANCHOR)) from None
-    for name, each in values.items():
-        if is_coroutine(each):
-            values[name] = Pending(each)
-    return values
+    return begun(values)
 
 
 def _write_mako(renderer: Any, values: dict[str, Any], write: Write) -> None:
@@ -318,6 +344,11 @@ NO_STREAM = """\
 The view {view} has stream=True, and the template {0!r} can be rendered only as a \
 whole. Templates of pyramid_mako and pyramid_jinja2 can be streamed. Remove \
 stream=True, or use one of those."""
+
+TOO_LATE = """\
+The streamed template {!r} has set a cookie after the first part of its page was sent: \
+one of its own, or that of the session or of a CSRF token. It is lost. Ask for it in \
+the view, as get_csrf_token(request), or before the template waits."""
 
 NO_VALUES = """\
 A streamed template was given {!r}. It takes a dictionary of the names in it."""
