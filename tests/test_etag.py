@@ -18,11 +18,6 @@ from webtest import TestApp
 from aioext import assets
 from aioext.renderers import etag as module
 
-# WebOb asks for the time as Python 3.12 deprecated it, for http_cache.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:datetime.datetime.utcnow:DeprecationWarning:webob"
-)
-
 PART = "aioext.renderers.etag"
 BODY = b"0123456789"
 WHOLE = b"bytes 0-9/10"

@@ -724,8 +724,6 @@ class TestWhatPyramidPutsAroundAView:
             assert client.body == ran
             assert (b"x-decorated", b"loop") in client.headers
 
-    # WebOb reckons expiry dates with what Python 3.12 deprecated.
-    @pytest.mark.filterwarnings("ignore:.*utcnow:DeprecationWarning")
     def test_a_decorator_that_gives_coroutines(self):
         def decorator(view):
             async def decorated(context, request):
