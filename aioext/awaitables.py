@@ -20,15 +20,16 @@ def close(awaitable: Any) -> None:
         awaitable.close()
 
 
-def check_awaitable(awaitable: Any) -> None:
-    """Raise ``TypeError`` for what cannot be awaited."""
+def check_awaitable(awaitable: Any, who: str = "wait") -> None:
+    """Raise ``TypeError`` for what cannot be awaited, and was given to ``who``."""
     if not inspect.isawaitable(awaitable):
-        raise TypeError(explain(NOT_AWAITABLE.format(awaitable), "not-awaitable"))
+        message = NOT_AWAITABLE.format(awaitable, who=who)
+        raise TypeError(explain(message, "not-awaitable"))
 
 
 NOT_AWAITABLE = """\
-wait() takes an awaitable (a coroutine, a Task, a Future), got {!r}. If that is \
-a coroutine function, call it: wait(function())."""
+{who}() takes an awaitable (a coroutine, a Task, a Future), got {!r}. If that is \
+a coroutine function, call it: {who}(function())."""
 
 
 def call_while_handling(

@@ -20,7 +20,9 @@ head of some megabytes takes minutes, all of them with the interpreter's lock; a
 within the limit may have millions of fields; and a part may have parts of its own, or
 be a form, which gives a list for a value. :class:`_Watched` stands in the place of the
 body meanwhile. It tells the lines of a head from those of what is below by how they are
-asked for: only the latter with a size. A test holds ``cgi`` to that.
+asked for: only the latter with a size. A test holds ``cgi`` to that. Of the latter it
+gives many for one, for a file that is all line ends has ``cgi`` work for a second on
+each megabyte.
 
 *The end.* The files are temporary, and are gone when they are closed. They are closed
 when the request ends, for nobody knows when its objects will be collected. Unless the
@@ -34,7 +36,6 @@ import asyncio
 import io
 import re
 import traceback
-from email.message import Message
 from typing import Any
 
 from pyramid.httpexceptions import HTTPBadRequest, HTTPUnsupportedMediaType
@@ -49,7 +50,11 @@ __all__ = ["MAX_FIELDS", "BadForm", "read"]
 MAX_FIELDS = 1000
 # Bytes that the head of a part may have.
 MAX_HEAD = 16_384
+# The same in the mean, for as many parts as there may be.
+MEAN_HEAD = 1024
 BLOCK = 262_144
+# Bytes of a file that cgi gets at once.
+CONTENT = 65_536
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
@@ -59,6 +64,14 @@ FORMS = ("", URLENCODED, MULTIPART)
 # Its value would be a list, and the parts in it have no limits.
 PARTS = rb"(?:multipart/|x-www-form-urlencoded)"
 NESTED = re.compile(rb"(?i)(?!content-disposition:).*" + PARTS)
+
+# Of a Content-Type. The names of browsers for a boundary have "Boundary" in them.
+BOUNDARIES = re.compile(r"(?i);\s*boundary\s*=")
+# What is visible, but for quotation marks, semicolons and backslashes.
+VISIBLE = r"!#-:<-\[\]-~"
+BOUNDARY = re.compile(
+    rf'(?i);\s*boundary=("?)([{VISIBLE} ]{{0,199}}[{VISIBLE}])\1\s*(?:;|$)'
+)
 
 
 class BadForm(HTTPBadRequest):
@@ -156,9 +169,13 @@ def _take_apart(request: Any, max_fields: int) -> Any:
 
 
 def _boundary_of(request: Any) -> bytes:
-    message = Message()
-    message["Content-Type"] = request.headers["Content-Type"]
-    return b"--" + message.get_boundary("").encode("ascii", "replace")
+    # The one that cgi takes, or none: with another one, nothing would be watched. So it
+    # is not to be said twice, or in a way that one reads like this and one like that.
+    header = request.headers["Content-Type"]
+    found = BOUNDARY.search(header)
+    if found is None or len(BOUNDARIES.findall(header)) != 1:
+        raise ValueError(NO_BOUNDARY)
+    return b"--" + found[2].encode("ascii")
 
 
 def _count(file: Any, max_fields: int) -> None:
@@ -173,29 +190,89 @@ class _Watched(Lines):
     # A body, while it is taken apart; and the same without its checks afterwards.
     def __init__(self, file: Any, boundary: bytes, max_fields: int) -> None:
         self._file = file
+        self._block = b""
+        self._at = 0
+        self._is_read = False
         self._boundary = boundary
+        told, blank = re.escape(boundary), rb"[ \t\r\v\f]*"
+        self._first = re.compile(rb"(?m)^" + blank + told + blank + rb"$")
+        next_one = told + rb"(?:--)?" + blank + rb"(?:\n|\Z)"
+        self._next = re.compile(next_one)
+        self._before_next = re.compile(rb"\n(?=" + next_one + rb")")
         self._max_fields = max_fields
         self._has_begun = self._has_ended = False
         self._head = 0
         self._heads = 0
+        self._bytes_of_heads = 0
         self._last = b""
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        line = self._file.readline(size)
-        if not self._has_ended:
-            self._last = line or self._last
-            if size is not None and size >= 0:
-                self._head = 0
-            elif self._has_begun:
-                self._note_head(line)
-            else:
-                self._has_begun = line.strip() == self._boundary
+        if self._has_ended:
+            return self._file.readline(size)
+        if size is not None and size >= 0:
+            line = self._read_content()
+        elif self._has_begun:
+            line = self._read_line()
+            self._note_head(line)
+        else:
+            line = self._read_first()
+        self._last = line or self._last
         return line
+
+    def _read_first(self) -> bytes:
+        # The first boundary. What is before it is nothing, whatever it is.
+        while self._fill():
+            found = self._first.search(self._block, self._at)
+            if found and (self._is_read or found.end() < len(self._block)):
+                self._has_begun = True
+                self._at = found.start()
+                return self._read_line()
+            if self._is_read:
+                self._last = self._take(None).rstrip().rpartition(b"\n")[2]
+            else:
+                self._at = self._after_lines()
+        return b""
+
+    def _read_line(self) -> bytes:
+        # One that is longer than a block comes in pieces; no head has so long ones.
+        self._fill()
+        return self._take(self._block.find(b"\n", self._at) + 1)
+
+    def _read_content(self) -> bytes:
+        # Many lines for one. That is the same to cgi, which puts them together, if a
+        # boundary is a line by itself.
+        self._head = 0
+        self._fill()
+        if self._next.match(self._block, self._at):
+            return self._read_line()
+        found = self._before_next.search(self._block, self._at)
+        return self._take(found.end() if found else self._after_lines())
+
+    def _fill(self) -> bool:
+        # There is a block from here, or all that is left; False: that is nothing.
+        while not self._is_read and len(self._block) - self._at < CONTENT:
+            more = self._file.read(CONTENT)
+            self._block = self._block[self._at :] + more
+            self._at = 0
+            self._is_read = not more
+        return self._at < len(self._block)
+
+    def _after_lines(self) -> int:
+        # Behind the last line that is whole; if there is none, behind the block.
+        return (self._block.rfind(b"\n", self._at) + 1) or len(self._block)
+
+    def _take(self, end: int | None) -> bytes:
+        taken = self._block[self._at : end or None]
+        self._at += len(taken)
+        return taken
 
     def _note_head(self, line: bytes) -> None:
         self._head += len(line)
+        self._bytes_of_heads += len(line)
         if self._head > MAX_HEAD:
             raise ValueError(LONG_HEAD.format(MAX_HEAD))
+        if self._bytes_of_heads > MAX_HEAD + MEAN_HEAD * self._max_fields:
+            raise ValueError(LONG_HEADS.format(MEAN_HEAD))
         if NESTED.match(line):
             raise ValueError(FORM_IN_FORM)
         if not line.strip():
@@ -249,7 +326,11 @@ UNREADABLE = "The form in the body of the request cannot be read: {}"
 
 TOO_MANY = "it has more than {} fields."
 
+LONG_HEADS = "the heads of its parts have more than {} bytes in the mean."
+
 LONG_HEAD = "the head of a part has more than {} bytes."
+
+NO_BOUNDARY = "its Content-Type has no boundary that could be used."
 
 NO_END = "its end is missing."
 

@@ -40,6 +40,9 @@ class IBuiltAssets(Interface):
     def stop():
         """End the commands that run to build any of them."""
 
+    def ensure(spec):
+        """Have what is built under an asset specification be there, if anything."""
+
     def find(spec):
         """What is built under an asset specification; None if it is nothing."""
 

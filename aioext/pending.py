@@ -212,7 +212,7 @@ class Pending(Generic[T]):
 
     def __init__(self, awaitable: Awaitable[T]) -> None:
         if not hasattr(type(awaitable), "__await__"):
-            greenlets.check_awaitable(awaitable)
+            greenlets.check_awaitable(awaitable, "Pending")
         try:
             loop = bridge.current_loop()
             self._work = _Work(awaitable, loop)
@@ -280,6 +280,26 @@ class Pending(Generic[T]):
             TypeError: always.
         """
         raise TypeError(explain(NO_TRUTH, ANCHOR))
+
+    def __iter__(self) -> NoReturn:
+        """A Pending is not the result, and has no items.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(explain(NO_ITEMS, ANCHOR))
+
+    def __len__(self) -> NoReturn:
+        """See :meth:`__iter__`."""
+        raise TypeError(explain(NO_ITEMS, ANCHOR))
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        """See :meth:`__iter__`."""
+        raise TypeError(explain(NO_ITEMS, ANCHOR))
+
+    def __contains__(self, item: Any) -> NoReturn:
+        """See :meth:`__iter__`."""
+        raise TypeError(explain(NO_ITEMS, ANCHOR))
 
     def __repr__(self) -> str:
         state = "done" if self.is_done else "under way"
@@ -390,3 +410,8 @@ was made; a thread may call its result()."""
 NO_TRUTH = """\
 A Pending was asked whether it is true, which it would always be. Ask its result: \
 "if await pending", or "if pending.result()" in a template."""
+
+NO_ITEMS = """\
+A Pending was asked for items, or for their number, and these are its result's. Ask \
+that: "await pending", or "pending.result()" in a template, as in \
+"for each in pending.result()"."""

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -363,17 +364,19 @@ def test_a_bare_coroutine_is_told_what_to_write(make, build, run):
 
 
 PROGRAM = """
-import os, sys, time
+import os, sys, threading, time
 from pathlib import Path
 from pyramid.config import Configurator
 from aioext.assets.built import find
 
+begun = threading.Event()
 place = Path({place!r})
 
 def build(sources, target):
     with open(place / "calls", "a") as calls:
         calls.write("called\\n")
     print("building", flush=True)
+    begun.set()
     sys.stdin.readline()
     target.write_text("by a process")
 
@@ -386,6 +389,15 @@ def main():
     print("asking", flush=True)
     path = find(config.registry, str(place / "a.up")).path()
     print(Path(path).read_text(), flush=True)
+
+def fork_and_build():
+    begun.clear()
+    threading.Thread(target=main).start()
+    begun.wait()
+    child = os.fork()
+    if not child:
+        time.sleep(1000)
+    print(child, flush=True)
 
 """
 
@@ -453,6 +465,20 @@ def test_a_process_that_is_killed_leaves_nothing_unfinished(start, place):
         ".record.json",
         "a.up",
     }
+
+
+def test_a_fork_of_a_process_that_is_killed_holds_nobody_up(start, place):
+    first = start("fork_and_build()")
+    assert [first.stdout.readline() for _ in "12"] == ["asking\n", "building\n"]
+    pid = int(first.stdout.readline())
+    try:
+        first.kill()
+        first.wait()
+        second = start()
+        told, _ = second.communicate("go on\n", timeout=PATIENCE)
+        assert told == "asking\nbuilding\nby a process\n"
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_process_that_is_forked_builds_for_itself(script, place):
@@ -553,6 +579,21 @@ def test_an_application_that_stops_ends_its_commands_alone(configure, package, c
     other.notify(AppStopping(other, None))
     assert "for the application stops" in going_on.result(PATIENCE)
     assert not commands._running
+
+
+def test_a_build_that_was_stopped_begins_no_command(make, build, place):
+    def with_a_command(sources, target):
+        build(sources, target)
+        commands.run(["touch", str(place / "begun")])
+
+    asset = make(with_a_command)
+    build.may_end.clear()
+    building = asset._begin()
+    assert build.begun.wait(PATIENCE)
+    asset.stop()
+    build.may_end.set()
+    assert "for the application stops" in building.result(PATIENCE)
+    assert not (place / "begun").exists()
 
 
 # When it fails.

@@ -58,8 +58,8 @@ def test_one_build_serves_all_and_the_server_goes_on(start, place, kind):
     with start(kind, *KINDS[kind]) as server, ThreadPoolExecutor(50) as clients:
         asking = [clients.submit(get, server, "/static/slow.txt") for _ in range(50)]
         poll(lambda: calls(place), server=server)
-        for _ in range(10):
-            assert get(server, "/ping") == "pong"
+        for path in ["/ping", "/blocking"] * 5:
+            assert get(server, path) == "pong"
         assert not any(each.done() for each in asking)
         (place / "may_end").touch()
         assert {each.result(DEADLINE) for each in asking} == {"built\n"}
@@ -68,6 +68,19 @@ def test_one_build_serves_all_and_the_server_goes_on(start, place, kind):
         # uvicorn ends itself by the signal.
         assert server.stop() in (0, -signal.SIGTERM)
         assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize("path", ["/page", "/contents"])
+def test_who_asks_in_another_way_holds_no_thread_either(start, place, path):
+    with start("gunicorn") as server, ThreadPoolExecutor(50) as clients:
+        asking = [clients.submit(get, server, path) for _ in range(50)]
+        poll(lambda: calls(place), server=server)
+        for _ in range(10):
+            assert get(server, "/blocking") == "pong"
+        assert not any(each.done() for each in asking)
+        (place / "may_end").touch()
+        assert len({each.result(DEADLINE) for each in asking}) == 1
+        assert len(calls(place)) == 1
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])

@@ -355,6 +355,64 @@ def test_the_url_of_the_current_request_keeps_its_extension():
     assert json_of(app, data) == [data, page, data, plain, "/items/2.json"]
 
 
+def test_the_extension_of_the_request_is_not_that_of_another_route():
+    def view(request):
+        return [
+            request.current_route_path(_route_name="item"),
+            request.route_path("table", **request.matchdict),
+            request.current_route_path(_route_name="table"),
+        ]
+
+    def configure(config):
+        config.add_format_route("item", MARKER)
+        config.add_format_route("table", "/tables/{id}", ("csv", "html"))
+        config.add_format_route("sheet", "/sheets/{id}", (None, "xml", "html"))
+        config.add_view(view, route_name="sheet", renderer="json")
+
+    app = make_app(ROUTES, configure)
+    item, table, page = "/items/1", "/tables/1.csv", "/tables/1.html"
+    assert json_of(app, "/sheets/1") == [item, table, table]
+    assert json_of(app, "/sheets/1.xml") == [item, table, table]
+    assert json_of(app, "/sheets/1.html") == [item, page, page]
+
+
+def test_what_the_caller_asks_for_is_refused_all_the_same():
+    def view(request):
+        with pytest.raises(ValueError, match="extension='csv'"):
+            request.current_route_path(_route_name="other", extension="csv")
+        with pytest.raises(ValueError, match="extension='xml'"):
+            request.current_route_path(extension="xml")
+        return "refused"
+
+    def configure(config):
+        config.add_format_route("item", MARKER)
+        config.add_format_route("other", "/others/{id}")
+        config.add_view(view, route_name="item", renderer="json")
+
+    assert json_of(make_app(ROUTES, configure), "/items/1.json") == "refused"
+
+
+class Located:
+    __name__ = ""
+    __parent__ = None
+
+
+def test_a_resource_has_a_url_with_an_extension():
+    root, inner = Located(), Located()
+    inner.__name__, inner.__parent__ = "a", root
+    request = request_of(("tree", "/tree/*traverse"))
+
+    def path(resource, *elements, **kw):
+        return request.resource_path(
+            resource, *elements, route_name="tree", route_kw=kw
+        )
+
+    assert path(inner, extension="json") == path(inner).removesuffix("/") + ".json"
+    assert path(inner, "edit", extension="json").endswith("a/edit.json")
+    with pytest.raises(ValueError, match="The last segment has to have a name"):
+        path(root, extension="json")
+
+
 def test_the_applications_own_pregenerator_is_called():
     def pregenerator(request, elements, kw):
         seen.append(kw.get("extension", "none"))

@@ -29,7 +29,7 @@ from aioext import spawn_greenlet, wait
 from aioext.exceptions import ScopeError
 from aioext.gateway import Gateway
 from aioext.hooks.values import is_own
-from aioext.renderers import JSONRenderer, streaming
+from aioext.renderers import JSONRenderer, streaming, unsent
 from aioext.renderers.json import json_lines
 from aioext.renderers.streaming import LIMIT
 
@@ -884,7 +884,7 @@ def test_a_stream_of_a_request_that_fails_is_closed(run, is_async):
 
 @pytest.mark.parametrize("is_async", [True, False])
 def test_a_stream_whose_response_is_replaced_is_closed(run, is_async, monkeypatch):
-    monkeypatch.setattr(streaming, "UNSENT", 0.01)
+    monkeypatch.setattr(unsent, "PATIENCE", 0.01)
 
     def replace(event):
         event.request.add_response_callback(set_body)
@@ -907,7 +907,7 @@ def test_a_stream_whose_response_is_replaced_is_closed(run, is_async, monkeypatc
 
 @pytest.mark.parametrize("is_async", [True, False])
 def test_a_stream_that_an_exception_view_replaces_is_closed(run, is_async, monkeypatch):
-    monkeypatch.setattr(streaming, "UNSENT", 0.01)
+    monkeypatch.setattr(unsent, "PATIENCE", 0.01)
 
     def fail_tween_factory(handler, registry):
         def tween(request):
@@ -931,7 +931,7 @@ def test_a_stream_that_an_exception_view_replaces_is_closed(run, is_async, monke
 
 
 def test_a_stream_that_takes_its_time_to_be_sent(run, monkeypatch):
-    monkeypatch.setattr(streaming, "UNSENT", 0.2)
+    monkeypatch.setattr(unsent, "PATIENCE", 0.2)
 
     def late(environ, start_response):
         body = app(environ, start_response)

@@ -5,6 +5,7 @@ import contextvars
 import functools
 import gc
 import logging
+import operator
 import threading
 import weakref
 
@@ -352,9 +353,19 @@ def test_it_is_neither_true_nor_false(use):
     assert pending.result() == 1
 
 
+@pytest.mark.parametrize(
+    "use", [list, len, operator.itemgetter(0), lambda pending: 1 in pending]
+)
+def test_it_has_no_items(use):
+    pending = Pending(give([1]))
+    with pytest.raises(TypeError, match=r"for each in pending\.result"):
+        use(pending)
+    assert pending.result() == [1]
+
+
 @pytest.mark.parametrize("thing", [give, 1, None])
 def test_it_takes_an_awaitable(thing):
-    with pytest.raises(TypeError, match="takes an awaitable"):
+    with pytest.raises(TypeError, match=r"^Pending\(\) takes an awaitable"):
         Pending(thing)
 
 

@@ -23,6 +23,7 @@ from sqlalchemy.util import await_only
 
 from aioext import wait
 from aioext.pending import Pending
+from aioext.renderers import unsent
 from aioext.renderers.page import ENOUGH
 
 ENGINES = {"mako": ("${", "}"), "jinja2": ("{{", "}}")}
@@ -580,9 +581,10 @@ async def test_a_request_that_is_cancelled_before_the_head_ends_the_template(sit
     assert not client.started
 
 
-@pytest.mark.parametrize("end", ["another response", "an error"])
+@pytest.mark.parametrize("end", ["another response", "another body", "an error"])
 @on_a_loop
-async def test_a_page_that_is_not_sent_ends(site, end):
+async def test_a_page_that_is_not_sent_ends(site, end, monkeypatch):
+    monkeypatch.setattr(unsent, "PATIENCE", 0.01)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -594,9 +596,13 @@ async def test_a_page_that_is_not_sent_ends(site, end):
 
     def replace(handler, registry):
         def tween(request):
-            handler(request)
+            # An error refers to this frame, the request to the error, and the template
+            # to the request.
+            request.replaced = handler(request)
             if end == "an error":
                 raise Expected
+            if end == "another body":
+                return Response(app_iter=iter([b"another"]))
             return Response("another")
 
         return tween

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import stat
 import threading
 import unicodedata
@@ -21,10 +22,12 @@ from asgi import Client
 from inprocess import EXECUTOR, make_app, where
 from life import APPS, ENVIRON
 from pyramid.httpexceptions import HTTPBadRequest
+from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.testing import DummyRequest
 from pyramid_retry import RetryableException
 from servers import DEADLINE, poll, serve
+from webob.compat import parse_header
 
 import aioext
 from aioext import forms, uploads
@@ -315,6 +318,53 @@ def test_a_head_of_many_lines_takes_no_time():
     assert post(app_of(), body).status == 400
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        f"multipart/form-data; boundary=x; boundary={BOUNDARY}",
+        f"multipart/form-data; boundary={BOUNDARY}; boundary=x",
+        f"multipart/form-data; Boundary=x, multipart/form-data; boundary={BOUNDARY}",
+        f"multipart/form-data; boundary*=utf-8''x; boundary={BOUNDARY}",
+        f"multipart/form-data; boundary=<{BOUNDARY}>",
+        f"multipart/form-data; boundary = {BOUNDARY}",
+        f'multipart/form-data; boundary="{BOUNDARY}\\\\"',
+        f'multipart/form-data; boundary="{BOUNDARY};"',
+        f'multipart/form-data; x="; boundary=x"; boundary={BOUNDARY}',
+        f"multipart/form-data; boundary={BOUNDARY}; charset=utf-8",
+        f'multipart/form-data; charset=utf-8;boundary="{BOUNDARY}" ;',
+    ],
+)
+def test_whatever_the_boundary_the_form_is_watched(kind):
+    # What cgi takes for it has to be what we take for it.
+    taken = parse_header(kind)[1].get("boundary", BOUNDARY).encode()
+    for body in (
+        part("a", "1") * (MAX_FIELDS + 1) + END,
+        part("a", "1")[:-5] + b"a\n" * MAX_HEAD + END,
+    ):
+        client = post(app_of(), body.replace(BOUNDARY.encode(), taken), kind)
+        assert client.status == 400
+        assert re.search(b"boundary|more than", client.body), client.body
+
+
+@pytest.mark.parametrize(
+    "boundary",
+    [
+        "----WebKitFormBoundaryABCdef123",
+        "----geckoformboundary0123456789abcdef",
+        "---------------------------735323031399963166993862150",
+        "=_Part=1'()+_,-./:=?",
+        "dd; boundary",
+        "x" * 200,
+    ],
+)
+@pytest.mark.parametrize("told", ["{}", '"{}"', '{}; charset="utf-8"'])
+def test_a_boundary_may_have_many_forms(boundary, told):
+    kind = f"multipart/form-data; boundary={told.format(boundary)}"
+    body = (part("a", "1") + END).replace(BOUNDARY.encode(), boundary.encode())
+    is_wrong = ";" in boundary
+    assert post(app_of(), body, kind).status == (400 if is_wrong else 200)
+
+
 def test_what_stands_around_the_parts_does_not_matter():
     before, after = b"Nothing.\r\n\r\nNo multipart/mixed.\r\n", b"\r\nno end"
     body = before + part("f", "text", "multipart/x") + END + after
@@ -324,6 +374,81 @@ def test_what_stands_around_the_parts_does_not_matter():
     assert post(app_of(), END).body == b"{}"
     kind = MULTIPART.replace(BOUNDARY, f'"{BOUNDARY}"')
     assert post(app_of(), part("a", "1") + END, kind).body == b'{"a": "1"}'
+
+
+def random_body(numbers):
+    """A form with all that may be taken for a boundary, or for the end of a line."""
+    pieces = [b"\r\n", b"\n", b"\r", b"-", b"--", b" ", b"x", b"\r\r\n", b"x" * 300]
+    pieces += [b"\n" * 300, b"\r\n" * 200, b"\n--", b"\n-- ", f"--{BOUNDARY}x".encode()]
+    pieces += [f"{start}--{BOUNDARY}".encode() for start in ("x", "\n ", "\r", "-", "")]
+    parts = [b"".join(numbers.choices(pieces, k=numbers.randrange(4)))]
+    for number in range(numbers.randrange(1, 6)):
+        content = b"".join(numbers.choices(pieces, k=numbers.randrange(12)))
+        filename = numbers.choice([None, "f"])
+        head = part(str(number), "", filename).removesuffix(b"\r\n")
+        if not parts[-1].endswith(b"\n") and parts[-1]:
+            parts.append(b"\n")
+        blank = numbers.choice([b"", b"", b" ", b"\t \r"])
+        parts.append(head.replace(b"\r\n", blank + b"\r\n", 1) + content + b"\r\n")
+    after = b"".join(numbers.choices(pieces, k=numbers.randrange(3)))
+    return b"".join(parts) + END + numbers.choice([b"", b"\n" + after])
+
+
+def contents(form):
+    return [
+        (name, value if isinstance(value, str) else value.file.read())
+        for name, value in form.items()
+    ]
+
+
+@pytest.mark.parametrize("block", [100, 128, 257, 1000, forms.CONTENT])
+def test_contents_are_what_webob_reads(monkeypatch, block):
+    # It gets them in blocks, and not in lines.
+    monkeypatch.setattr(forms, "CONTENT", block)
+    for seed in range(150):
+        body = random_body(random.Random(seed))
+        ours, plain = (
+            Request.blank("/", POST=body, content_type=MULTIPART) for _ in range(2)
+        )
+        try:
+            expected = contents(plain.POST)
+        except ValueError:
+            continue
+        try:
+            assert contents(forms._parse(ours, 1000)) == expected, (seed, body)
+        except BadForm:
+            # A part without a head has no name; WebOb has it all the same.
+            assert any(name is None for name, _ in expected), (seed, body)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"\r\n", b"--\n", b"--b0undary \r.\n", b"-"])
+@pytest.mark.parametrize("place", ["before", "file", "value"])
+def test_lines_take_no_time(monkeypatch, line, place):
+    # By itself, cgi asks for each line, and takes a second for a megabyte of ends.
+    asked = []
+    readline = forms._Watched.readline
+
+    def count(self, *args):
+        asked.append(args)
+        return readline(self, *args)
+
+    monkeypatch.setattr(forms._Watched, "readline", count)
+    lines = line * (1_000_000 // len(line))
+    if place == "before":
+        body = lines + b"\r\n" + part("a", "1")
+    else:
+        body = part("a", lines.decode(), "f" if place == "file" else None)
+    assert post(app_of(), body + END).status == 200
+    assert len(asked) < 60
+
+
+def test_long_heads_of_many_parts_are_refused():
+    # One may be long, and many may be short.
+    long = part("a", "1", None, "X: " + "x" * (MAX_HEAD - 200))
+    assert post(app_of(), long * 20 + END).status == 200
+    client = post(app_of(), long * 100 + END)
+    assert client.status == 400
+    assert b"in the mean" in client.body
 
 
 def test_as_many_fields_as_allowed_pass():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from ..bridge import spawn_greenlet
 from ..interfaces import IExecutor
 from ..request import add_request_attribute
 from .files import files_of
 from .response import FileResponse
-from .spec import AFTER_SETTINGS, locate, register_files
+from .spec import AFTER_SETTINGS, ensure_built, locate, register_files
 
 __all__ = ["Asset", "asset", "includeme", "locate"]
+
+T = TypeVar("T")
 
 
 def includeme(config: Any) -> None:
@@ -54,13 +57,14 @@ class Asset:
     @property
     def path(self) -> str:
         """Where the file is, or would be; waits through the bridge for that."""
+        ensure_built(self._registry, self.spec)
         return self._executor.call(locate, self._registry, self.spec)
 
     async def read(self) -> bytes:
         """All of its bytes."""
         entry = files_of(self._registry).peek_at(self.spec)
         body = None if entry is None else entry.body
-        return await self._executor.run(self._read) if body is None else body
+        return await self._run(self._read) if body is None else body
 
     async def text(self, encoding: str = "utf-8") -> str:
         """All of it as text, with the line ends that it has."""
@@ -68,11 +72,15 @@ class Asset:
 
     async def exists(self) -> bool:
         """Whether there is such a file. A directory is none."""
-        return await self._executor.run(self._exists)
+        return await self._run(self._exists)
 
     def response(self, **options: Any) -> FileResponse:
         """A response that sends it; with the options of :class:`FileResponse`."""
         return FileResponse(self.spec, self._request, **options)
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        await spawn_greenlet(ensure_built, self._registry, self.spec)
+        return await self._executor.run(function)
 
     def _read(self) -> bytes:
         path = locate(self._registry, self.spec)

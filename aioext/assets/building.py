@@ -10,6 +10,8 @@ disk.
 
 The build has a thread of its own. Not the asker's: if that is cancelled, the others go
 on waiting. Not one of the executor's: they may all be taken by those who wait for it.
+Few are, though: who asks on a loop waits there, and only then has a thread read the
+file (:func:`aioext.assets.spec.ensure_built`).
 What it has read is written down with the file (:mod:`.cache`): the sources, what the
 builder says that it has read besides, and the module that the builder is defined in.
 
@@ -213,7 +215,8 @@ class BuiltAsset:
 
     def stop(self) -> None:
         """End the command of a build under way: nobody needs it any more."""
-        thread = self._thread
+        with self._lock:
+            thread = self._thread
         if thread is not None:
             commands.end_of(thread)
 

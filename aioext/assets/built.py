@@ -20,6 +20,7 @@ from zope.interface import implementer
 from .. import threadlocal
 from ..events import AppStopping
 from ..exceptions import explain
+from ..executor import current_executor
 from ..interfaces import IBuiltAssets, ISettings
 from . import builders
 from . import sources as files
@@ -169,6 +170,20 @@ class BuiltAssets:
         made = [each for pattern in self._patterns for each in pattern.made()]
         for asset in [*self._assets.values(), *made]:
             asset.stop()
+
+    def ensure(self, spec: str) -> None:
+        """Have what is built under ``spec`` be there; waits through the bridge.
+
+        To be called where no thread of the executor is held: all that there are could
+        wait for one build otherwise, and views that block for them.
+
+        Raises:
+            BuildError: as of :meth:`BuiltAsset.path`.
+        """
+        if self._assets or self._patterns:
+            asset = current_executor().call(self.find, spec)
+            if asset is not None:
+                asset.path()
 
     def find(self, spec: str) -> BuiltAsset | None:
         """What is built under ``spec``; None: nothing."""

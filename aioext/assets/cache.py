@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 try:
     import fcntl
@@ -107,13 +107,16 @@ class Slot:
             if fcntl is None:  # pragma: no cover
                 yield
                 return
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _locks.add(lock)
             try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 for left in self.directory.glob(f"{BUILDING}*"):
                     shutil.rmtree(left, ignore_errors=True)
                 yield
             finally:
-                # Closing the file would not do: a process that was forked has it, too.
+                _locks.discard(lock)
+                # Closing the file would not do: a process that was forked may have
+                # it, too.
                 fcntl.flock(lock, fcntl.LOCK_UN)
 
     @contextmanager
@@ -138,6 +141,21 @@ class Slot:
         beside.write_text(json.dumps(record), "utf-8")
         os.replace(beside, self._record)
         return changed
+
+
+# The files by which this process holds locks, or waits for them.
+_locks: set[IO[bytes]] = set()
+
+
+def _forget_after_fork() -> None:
+    # They are the parent's. If it is killed, nobody else is to hold them any longer.
+    for lock in _locks:
+        lock.close()
+    _locks.clear()
+
+
+if fcntl is not None:
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -83,7 +83,7 @@ def _start(
     env: Mapping[str, str] | None,
 ) -> subprocess.Popen[bytes]:
     with _lock:
-        if _ending:
+        if _ending or threading.current_thread() in _stopped:
             raise BuildError(PROCESS_ENDS.format(shown))
         try:
             process = subprocess.Popen(
@@ -136,6 +136,8 @@ def _tail(told: Iterable[bytes | None]) -> str:
 # With the threads that wait for them.
 _running: dict[subprocess.Popen[bytes], threading.Thread] = {}
 _ended: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+# Threads that are to run no more of them.
+_stopped: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 _lock = threading.Lock()
 _ending = False
 
@@ -151,8 +153,9 @@ def end_all() -> None:
 
 
 def end_of(thread: threading.Thread) -> None:
-    """End the program that a thread waits for, if any."""
+    """End the program that a thread waits for, if any, and have it begin no other."""
     with _lock:
+        _stopped.add(thread)
         for process, waiting in _running.items():
             if waiting is thread:
                 _ended.add(process)

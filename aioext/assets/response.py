@@ -41,7 +41,7 @@ from .. import conditional
 from ..body import FileBody, FileWrapper
 from ..executor import current_executor
 from .files import Entry, Files, files_of, open_file
-from .spec import locate
+from .spec import ensure_built, locate
 
 __all__ = ["FileResponse", "guess_type", "open_body"]
 
@@ -120,6 +120,7 @@ def _begin(path: str, request: Any) -> tuple[Entry, Iterable[bytes]]:
             return entry, [body]
         if environ.get("REQUEST_METHOD") == "HEAD":
             return entry, []
+    ensure_built(registry, path)
     return current_executor().call(_open, registry, files, path, environ)
 
 

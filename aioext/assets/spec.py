@@ -14,7 +14,7 @@ from ..exceptions import explain
 from ..interfaces import IBuiltAssets, IFiles, ISettings
 from .files import Files
 
-__all__ = ["AFTER_SETTINGS", "built_asset", "locate", "register_files"]
+__all__ = ["AFTER_SETTINGS", "built_asset", "ensure_built", "locate", "register_files"]
 
 # After the settings, which PHASE1 registers.
 AFTER_SETTINGS = PHASE1_CONFIG + 1
@@ -36,6 +36,20 @@ def built_asset(registry: Any, spec: str) -> Any:
     """What is built under that specification; None: nothing. May look at the disk."""
     assets = registry.queryUtility(IBuiltAssets)
     return None if assets is None else assets.find(spec)
+
+
+def ensure_built(registry: Any, spec: str) -> None:
+    """Have a file that is built be there; waits through the bridge for that.
+
+    Before what follows is done in a thread of the executor, which :func:`locate` holds
+    while it waits for a build.
+
+    Raises:
+        BuildError: it could not be built, and has never been.
+    """
+    assets = registry.queryUtility(IBuiltAssets)
+    if assets is not None:
+        assets.ensure(spec)
 
 
 def locate(registry: Any, spec: str) -> str:

@@ -62,7 +62,7 @@ from .files import Entry, files_of
 from .inside import leads_inside, open_inside, root_around
 from .response import guess_type, open_body
 from .shortcut import Answer, Shortcuts, is_public
-from .spec import AFTER_SETTINGS, built_asset, register_files
+from .spec import AFTER_SETTINGS, built_asset, ensure_built, register_files
 from .versions import root_of
 
 __all__ = ["includeme", "serve_static"]
@@ -379,6 +379,8 @@ class _Directory:
             # Whoever asks while this one looks has what was known before.
             before.since = time.monotonic()
         try:
+            if before is None:
+                ensure_built(self._registry, self._root + "/".join(subpath))
             found = current_executor().call(self._find, subpath)
         except BaseException:
             self._found.pop(subpath, None)

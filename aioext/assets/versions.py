@@ -58,7 +58,7 @@ from ..exceptions import AioextError, explain
 from ..executor import current_executor
 from ..interfaces import ISettings, IVersions
 from .files import Entry, files_of
-from .spec import locate
+from .spec import ensure_built, locate
 
 __all__ = [
     "IMMUTABLE",
@@ -271,6 +271,7 @@ class Versions:
                 return current_executor().call(self._look, spec, by)
             path = self._paths.get(spec)
             if path is None:
+                ensure_built(self._registry, spec)
                 path = current_executor().call(locate, self._registry, spec)
                 _remember(self._paths, spec, path)
             elif files.peek(path) is None:

@@ -50,7 +50,8 @@ it raises                             the body raises the same, and the server c
 the client leaves                     the body is closed: ``CancelledError`` is
                                       raised in the template where it waits, and its
                                       end is waited for
-the response is not sent after all    the same, when nobody refers to the body
+the response is not sent after all    the same, at the end of the request; or when
+                                      nobody refers to the body (:mod:`.unsent`)
 ====================================  =============================================
 
 Things that do not work
@@ -76,6 +77,7 @@ from greenlet import getcurrent
 
 from .. import bridge, greenlets, threads
 from ..interfaces import IExecutor
+from .unsent import Unsent
 
 __all__ = ["ENOUGH", "PageBody", "PageStream"]
 
@@ -102,6 +104,7 @@ class PageStream:
     encoding = "utf-8"
 
     _loop: asyncio.AbstractEventLoop
+    _unsent: Unsent
     _task: asyncio.Task[None] | None = None
     # The template is held, and goes on when this is done.
     _hold: asyncio.Future[None] | None = None
@@ -148,6 +151,7 @@ class PageStream:
 
     async def _begin(self) -> str | None:
         self._loop = asyncio.get_running_loop()
+        self._unsent = Unsent(self, self._loop)
         context = contextvars.copy_context()
         # The thread that waits for the first part is not to run the template: it would
         # be held, and has a response to give.
@@ -161,6 +165,7 @@ class PageStream:
             await self.aclose()
             raise
         if not self._task.done():
+            self._unsent.follow(self._request)
             return None
         self._is_closed = True
         self._forget()
@@ -170,6 +175,7 @@ class PageStream:
     def _forget(self) -> None:
         # The request has the response, and that the body; and the template has both.
         self._render = self._request = self._context = self._greenlet = None
+        self._unsent.settle()
         ended, self._ended = self._ended, _do_nothing
         ended()
 
@@ -292,6 +298,7 @@ class PageStream:
 
     def _open(self) -> None:
         self._is_open = True
+        self._unsent.settle()
         self._lends_context = not hasattr(self._request, "context")
         if self._lends_context:
             self._request.context = self._context

@@ -164,12 +164,23 @@ class _Pregenerator:
     def __call__(self, request: Any, elements: Any, kw: dict[str, Any]) -> Any:
         if self.own is not None:
             elements, kw = settle(self.own(request, elements, kw))
+        kw = self._without_that_of(request, kw)
         extension = self.choose(kw)
         if elements and extension:
             *others, last = elements
             elements = (*others, self.add(str(last), extension))
             extension = ""
         return elements, {**kw, NAME: extension}
+
+    def _without_that_of(self, request: Any, kw: dict[str, Any]) -> dict[str, Any]:
+        # matchdict of a request for another route, of which this one takes the values:
+        # current_route_url(_route_name=...), or route_url(name, **request.matchdict).
+        route = getattr(request, "matched_route", None)
+        if route is None or route.name == self.name or NAME not in kw:
+            return kw
+        if kw[NAME] in self.extensions or kw[NAME] != request.matchdict.get(NAME, ""):
+            return kw
+        return {name: value for name, value in kw.items() if name != NAME}
 
     def choose(self, kw: dict[str, Any]) -> str | None:
         """The extension that ``kw`` asks for, or the default.
@@ -207,12 +218,21 @@ class _Generate:
         self._pregenerator = pregenerator
 
     def __call__(self, kw: dict[str, Any]) -> str:
-        path = self._generate(kw)
         # An element has it already.
-        if kw.get(NAME) == "":
-            return path
-        extension = self._pregenerator.choose(kw)
-        return self._pregenerator.add(path, extension) if extension else path
+        has_it = kw.get(NAME) == ""
+        extension = None if has_it else self._pregenerator.choose(kw)
+        if not extension:
+            return self._generate(kw)
+        path = self._generate(_without_last_slash(kw))
+        return self._pregenerator.add(path, extension)
+
+
+def _without_last_slash(kw: dict[str, Any]) -> dict[str, Any]:
+    # The path that resource_url() has for a resource ends in one.
+    match kw:
+        case {"traverse": (*names, "")}:
+            return {**kw, "traverse": tuple(names)}
+    return kw
 
 
 def _read_extensions(name: str, given: Any) -> Extensions:

@@ -36,11 +36,7 @@ The end
 The request's Task closes the body whatever happens. The producer is cancelled where
 it waits for its next item, or closed at its ``yield``, and waited for.
 
-Nobody closes the body of a response that is not sent. When a request ends by an
-exception, after its view, the body is closed by a callback of the request's. When it
-ends with a response, that has the body, or another one has taken its place: whether,
-cannot be seen, for a tween may have wrapped the body. So one that nobody has asked for
-within UNSENT seconds is closed.
+The body of a response that is not sent is closed by :mod:`.unsent`.
 
 Things that do not work
 =======================
@@ -48,8 +44,6 @@ Things that do not work
 * No second Task, and driving ``anext()`` by hand, to send when it suspends: a
   timeout within the item that is waited for cancels the Task that sends.
 * Running ahead before the head is sent: see above.
-* To close the body of a response that is not sent when it is collected: the items
-  refer to their request, that to its response, and that to the body.
 """
 
 from __future__ import annotations
@@ -65,14 +59,12 @@ from ..body import AsyncBody
 from ..executor import current_executor
 from ..interfaces import IExecutor, ISettings
 from ..pending import follow
+from .unsent import Unsent
 
 __all__ = ["LIMIT", "Array", "Form", "Lines", "is_stream", "stream"]
 
 # How many bytes are written ahead of the client, and sent at once.
 LIMIT = 65_536
-
-# Seconds for which a body waits to be asked for, once its request has ended.
-UNSENT = 60.0
 
 Dumps = Callable[[Any], bytes]
 
@@ -142,10 +134,8 @@ def stream(items: Any, form: Form, request: Any) -> AsyncBody:
 
     Cancellation: raised where the first item is waited for; the items are closed.
     """
-    parts = _Parts(_Producer(items, form, request, _place(request)))
+    parts = _Parts(items, form, request, _place(request))
     bridge.wait(parts.prime())
-    if request is not None:
-        parts.follow(request)
     return AsyncBody(parts)
 
 
@@ -158,55 +148,7 @@ def _place(request: Any) -> IExecutor | None:
 
 
 class _Parts:
-    """The body: what the request's Task iterates over and closes."""
-
-    def __init__(self, producer: _Producer) -> None:
-        self._producer = producer
-        self._is_answered = False
-
-    async def prime(self) -> None:
-        """Wait for the first item."""
-        try:
-            await self._producer.begin()
-        except BaseException:
-            await self.aclose()
-            raise
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        """The next part. Cancellation: safe; nothing is lost."""
-        return await self._producer.next_part()
-
-    async def aclose(self) -> None:
-        """Close the items, once, and wait until they are closed.
-
-        Raises:
-            BaseException: what they have raised meanwhile.
-
-        Cancellation: passed on to the items, and raised when they are closed.
-        """
-        await self._producer.end()
-
-    def follow(self, request: Any) -> None:
-        """Notice that the request ends without a response."""
-        follow(request)
-        request.add_response_callback(self._answered)
-        request.add_finished_callback(self._request_ended)
-
-    def _answered(self, request: Any, response: Any) -> None:
-        self._is_answered = True
-
-    def _request_ended(self, request: Any) -> None:
-        if self._is_answered:
-            self._producer.expect_to_be_sent()
-        else:
-            bridge.wait(self.aclose())
-
-
-class _Producer:
-    """The items, their Task, and what is written and not sent yet."""
+    """The body: the items, their Task, and what is written and not sent yet."""
 
     _task: asyncio.Task[None] | None = None
     # What the request's Task waits for, and what the producer's.
@@ -217,9 +159,8 @@ class _Producer:
     # Whether the request's Task knows how the producer's has ended.
     _is_told = False
     _lends_context = False
-    # Whether anybody has asked for a part, and what ends it if nobody does.
+    # Whether anybody has asked for a part.
     _is_sent = False
-    _timer: asyncio.TimerHandle | None = None
     # Until it is sent, one item is as much as may be written.
     _limit = 0
 
@@ -239,8 +180,20 @@ class _Producer:
 
     # In the request's Task
 
-    async def begin(self) -> None:
+    async def prime(self) -> None:
+        """Begin, and wait for the first item."""
         self._loop = asyncio.get_running_loop()
+        self._unsent = Unsent(self, self._loop)
+        try:
+            await self._begin()
+        except BaseException:
+            await self.aclose()
+            raise
+        if self._request is not None:
+            follow(self._request)
+            self._unsent.follow(self._request)
+
+    async def _begin(self) -> None:
         self._task = self._loop.create_task(self._run())
         self._task.add_done_callback(self._wake)
         while not self._written and not self._task.done():
@@ -248,7 +201,11 @@ class _Producer:
         if self._task.done():
             self._tell()
 
-    async def next_part(self) -> bytes:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next part. Cancellation: safe; nothing is lost."""
         if self._task is None:
             raise StopAsyncIteration
         if not self._is_sent:
@@ -262,7 +219,7 @@ class _Producer:
 
     def _begin_to_send(self) -> None:
         self._is_sent = True
-        self._cancel_timer()
+        self._unsent.settle()
         self._limit = LIMIT
         request = self._request
         if request is not None and not hasattr(request, "context"):
@@ -293,8 +250,15 @@ class _Producer:
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
-    async def end(self) -> None:
-        self._cancel_timer()
+    async def aclose(self) -> None:
+        """Close the items, once, and wait until they are closed.
+
+        Raises:
+            BaseException: what they have raised meanwhile.
+
+        Cancellation: passed on to the items, and raised when they are closed.
+        """
+        self._unsent.settle()
         try:
             if self._task is not None:
                 await self._end_task()
@@ -323,26 +287,11 @@ class _Producer:
         if is_cancelled:
             raise asyncio.CancelledError
 
-    def expect_to_be_sent(self) -> None:
-        """End it if nobody asks for a part; for any thread."""
-        # A loop that is closed has cancelled its Tasks.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._set_timer)
-
-    def _set_timer(self) -> None:
-        if not self._is_sent and not self._is_dismissed:
-            self._timer = self._loop.call_later(UNSENT, self._expire)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _expire(self) -> None:
-        assert self._task is not None
-        self._timer = None
-        self._is_dismissed = True
-        self._task.cancel()
+    def abandon(self) -> None:
+        """Have the items end soon; on the loop."""
+        if self._task is not None:
+            self._is_dismissed = True
+            self._task.cancel()
 
     # In the producer's Task, and in threads
 

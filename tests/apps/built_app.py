@@ -14,6 +14,20 @@ async def ping(request):
     return "pong"
 
 
+def blocking(request):
+    return "pong"
+
+
+async def page(request):
+    place = Path(os.environ["BUILT_PLACE"])
+    return request.versioned_static_url(str(place / "static" / "slow.txt"))
+
+
+async def contents(request):
+    place = Path(os.environ["BUILT_PLACE"])
+    return await request.asset(str(place / "static" / "slow.txt")).text()
+
+
 def main():
     return configure().make_wsgi_app()
 
@@ -34,6 +48,8 @@ def configure():
                 place / "source.txt",
                 ["sh", "-c", f"cd {place}; {line.replace('{source}', 'source.txt')}"],
             )
-        config.add_route("ping", "/ping")
-        config.add_view(ping, route_name="ping", renderer="string")
+        for view in (ping, blocking, page, contents):
+            name = view.__name__
+            config.add_route(name, f"/{name}")
+            config.add_view(view, route_name=name, renderer="string")
     return config
