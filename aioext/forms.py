@@ -6,9 +6,12 @@ Theory of operation
 WebOb reads forms, and what it makes is ``request.POST``. It copies the body, to a
 temporary file above ``request.request_body_tempfile_limit`` (10 KiB), and then takes it
 apart; a file of more than 1000 bytes gets a temporary file of its own. Both block: on
-the disk, and on the processor. So :func:`read` has it done in a thread of the executor,
-where reading still waits for the client. A form that is short and has no files is
-read in a greenlet on the loop, for that is done before a thread would have begun.
+the disk, and on the processor. So :func:`read` has it done in threads of the executor;
+but while it waits for the client it holds none, or slow clients would soon have them
+all: the body is read in a greenlet on the loop, and each block of it written in a
+thread. A plain WSGI server gives a body that can only be waited for by blocking, which
+is read in a thread. A form that is short and has no files is taken apart on the loop as
+well, for that is done before a thread would have begun.
 
 What a client sends can be wrong. WebOb, and ``cgi.FieldStorage`` beneath it, raise
 whatever comes up (a ``ValueError``, a ``LookupError`` for a charset, a
@@ -52,12 +55,17 @@ MAX_FIELDS = 1000
 MAX_HEAD = 16_384
 # The same in the mean, for as many parts as there may be.
 MEAN_HEAD = 1024
+# Escaped bytes, %41, that fields without files may have together. Each takes 200 bytes
+# of memory while it is read, which makes gigabytes of ten megabytes.
+MAX_ESCAPES = 500_000
 BLOCK = 262_144
 # Bytes of a file that cgi gets at once.
 CONTENT = 65_536
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
+# Only what has come by way of a Gateway has it: its body is waited for on the loop.
+SCOPE = "asgi.scope"
 # A body that does not say what it is may be a form to WebOb.
 FORMS = ("", URLENCODED, MULTIPART)
 
@@ -99,24 +107,32 @@ async def _read(request: Any, max_fields: int) -> Any:
         return request.POST
     if request.charset != "UTF-8":
         raise HTTPUnsupportedMediaType(CHARSET.format(request.charset))
-    length = request.content_length
-    limit = request.request_body_tempfile_limit
-    if kind == URLENCODED and length is not None and length <= limit:
+    if SCOPE in request.environ or _is_short(request):
         return await bridge.spawn_greenlet(_parse, request, max_fields)
     return await current_executor().run(_parse, request, max_fields)
 
 
+def _is_short(request: Any) -> bool:
+    length = request.content_length
+    is_known = length is not None and request.content_type == URLENCODED
+    return is_known and length <= request.request_body_tempfile_limit
+
+
 def _parse(request: Any, max_fields: int) -> Any:
+    # In a thread, what is called in the executor runs right here.
     form = None
     was_copied = request.is_body_seekable
     copies = _noting_copies(request)
     try:
         request.make_body_seekable()
+        if copies:
+            request.body_file_raw = copies[-1]
         if request.content_type == MULTIPART:
-            form = _take_apart(request, max_fields)
+            form = current_executor().call(_take_apart, request, max_fields)
+        elif _is_short(request):
+            form = _split(request, max_fields)
         else:
-            _count(request.body_file_raw, max_fields)
-            form = request.POST
+            form = current_executor().call(_split, request, max_fields)
     except DisconnectionError:
         raise BadForm(CUT) from None
     except (ValueError, LookupError, RecursionError) as error:
@@ -139,11 +155,28 @@ def _noting_copies(request: Any) -> list[Any]:
 
     def make_tempfile() -> Any:
         copies.append(make())
-        return copies[-1]
+        return _Copy(copies[-1])
 
     make = request.make_tempfile
     vars(request)["make_tempfile"] = make_tempfile
     return copies
+
+
+class _Copy:
+    # A temporary file, of which each block is written in a thread.
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, block: bytes) -> None:
+        current_executor().call(self._file.write, block)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _split(request: Any, max_fields: int) -> Any:
+    _count(request.body_file_raw, max_fields)
+    return request.POST
 
 
 def _take_apart(request: Any, max_fields: int) -> Any:
@@ -180,10 +213,15 @@ def _boundary_of(request: Any) -> bytes:
 
 def _count(file: Any, max_fields: int) -> None:
     file.seek(0)
-    ampersands = sum(block.count(b"&") for block in iter(lambda: file.read(BLOCK), b""))
+    ampersands = escapes = 0
+    for block in iter(lambda: file.read(BLOCK), b""):
+        ampersands += block.count(b"&")
+        escapes += block.count(b"%")
     file.seek(0)
     if ampersands >= max_fields:
         raise ValueError(TOO_MANY.format(max_fields))
+    if escapes > MAX_ESCAPES:
+        raise ValueError(ESCAPES.format(MAX_ESCAPES))
 
 
 class _Watched(Lines):
@@ -325,6 +363,8 @@ CHARSET = "A form has to be in UTF-8, and not in {}."
 UNREADABLE = "The form in the body of the request cannot be read: {}"
 
 TOO_MANY = "it has more than {} fields."
+
+ESCAPES = "it has more than {} escaped bytes; multipart/form-data needs none."
 
 LONG_HEADS = "the heads of its parts have more than {} bytes in the mean."
 

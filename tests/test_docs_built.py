@@ -42,6 +42,8 @@ def shop(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
+    # Other pages have a package of that name as well.
+    monkeypatch.delitem(sys.modules, "shop", raising=False)
     yield tmp_path / "shop"
     sys.modules.pop("shop", None)
 

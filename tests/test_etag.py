@@ -12,6 +12,7 @@ from life import APPS, ENVIRON
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPForbidden, HTTPNotFound, HTTPOk
 from pyramid.response import FileResponse, Response
+from pyramid.view import render_view
 from servers import COMMANDS, DEADLINE, run
 from webtest import TestApp
 
@@ -797,6 +798,38 @@ def test_streamed_json_has_no_tag():
     status, headers, body = ask(formats_app(), "/stream", range="bytes=0-0")
     assert (status, json.loads(body)) == (200, [1, 2])
     assert not {"etag", "accept-ranges"} & set(headers)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+@pytest.mark.parametrize("renderer", ["json", None])
+def test_a_view_that_another_one_calls_makes_a_part_of_its_page(is_own, renderer):
+    def part(request):
+        return Response(BODY) if renderer is None else {"part": True}
+
+    def page(context, request):
+        rendered = render_view(context, request, "part")
+        if is_own:
+            return Response(b"page: " + rendered)
+        request.response.content_type = "text/plain"
+        request.response.body = b"page: " + rendered
+        return request.response
+
+    def configure(config):
+        config.add_view(part, name="part", renderer=renderer, etag=True)
+        config.add_view(page, name="plain")
+        config.add_view(page, name="tagged", etag=True)
+
+    app = make_app("aioext.renderers", configure)
+    whole = ask(app, "/plain")[2]
+    assert whole.startswith(b"page: ")
+    for condition in {"range": "bytes=0-2"}, {"if_none_match": "*"}:
+        status, headers, body = ask(app, "/plain", **condition)
+        assert (status, body) == (200, whole)
+        assert "etag" not in headers
+    assert tag_of(app, "/tagged") != tag_of(app, "/part")
+    assert ask(app, "/tagged", range="bytes=0-2")[::2] == (206, b"pag")
+    tag = tag_of(app, "/tagged")
+    assert ask(app, "/tagged", if_none_match=tag)[0] == 304
 
 
 def test_including_it_twice_is_harmless():

@@ -519,6 +519,28 @@ def test_vary_is_not_said_twice(vary):
     assert vary_of(get(page_app(view))) == vary
 
 
+@pytest.mark.parametrize("is_early", [True, False])
+def test_what_several_headers_vary_by_is_kept(is_early):
+    def view(request):
+        if is_early:
+            tell(request, request.response)
+            return VALUE
+        return Response("own")
+
+    def tell(request, response):
+        response.headers.add("Vary", "Cookie")
+        response.headers.add("Vary", "Accept-Language")
+
+    def add(config):
+        config.add_subscriber(
+            lambda event: is_early or event.request.add_response_callback(tell),
+            NewRequest,
+        )
+
+    client = get(page_app(view, add))
+    assert vary_of(client) == "Cookie, Accept-Language, Accept"
+
+
 @pytest.mark.parametrize("response_class", [Response, WebObResponse])
 @pytest.mark.parametrize(("path", "vary"), [("/", "Accept"), ("/page.json", "")])
 def test_a_response_of_the_view_passes(response_class, path, vary):
@@ -936,6 +958,21 @@ def test_a_renderer_beside_formats_is_refused(renderer):
     with pytest.raises(ConfigurationError, match="both renderer=") as refused:
         page_app(renderer=renderer)
     assert renderer in str(refused.value)
+
+
+def test_a_renderer_that_the_class_has_is_put_out_by_none():
+    @view_defaults(renderer="json")
+    class Defaults:
+        def __init__(self, request):
+            pass
+
+        def __call__(self):
+            return VALUE
+
+    with pytest.raises(ConfigurationError, match="write renderer=None"):
+        page_app(Defaults)
+    app = page_app(Defaults, renderer=None)
+    assert json_of(app) == {"title": "T", "items": [1]}
 
 
 def test_a_default_renderer_is_no_renderer_beside():

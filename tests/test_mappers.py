@@ -367,6 +367,7 @@ def test_an_asynchronous_generator_is_refused():
         message = refusal(lambda c, m=mapper: c.add_view(stream, mapper=m))
         assert "stream is an asynchronous generator" in message
         assert "Response(app_iter=generator())" in message
+        assert "to a renderer, one that returns generator()" in message
 
 
 def test_an_asynchronous_generator_may_be_decorated_to_a_response():

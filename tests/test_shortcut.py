@@ -214,6 +214,17 @@ def test_including_it_after_a_commit(root, routed):
     assert len(routed) == 1
 
 
+def test_long_paths_are_not_remembered(root):
+    # Any version leads to the file, and there are as many as somebody likes.
+    app = make(root)
+    known = app.registry.getUtility(IShortcuts)._known
+    for path in (f"/static/v={'1' * 9999}/a.css", f"/static{'/' * 9999}a.css"):
+        assert ask(app, path)[::2] == (200, b"a {}")
+        assert known == {}
+    assert ask(app, "/static/v=1/a.css")[0] == 200
+    assert len(known) == 1
+
+
 def test_a_mounted_application_comes_first(root):
     def mount(config):
         config.add_mount("/static/b.css", elsewhere)

@@ -701,5 +701,14 @@ def test_nonsense_for_an_encoding(root, ask, accepted):
     assert ask(app, "/static/app.css", Accept_Encoding=accepted)[0] == 200
 
 
+def test_long_headers_are_not_remembered(root, ask):
+    app = make(root, content_encodings=["gzip"])
+    static._remembered.cache_clear()
+    for accepted in ("x" * 1000 + ",gzip", "gzip", "gzip;q=0" + " " * 1000):
+        found = ask(app, "/static/app.css", Accept_Encoding=accepted)[1]
+        assert found["Etag"].endswith('-gzip"') == ("q=0" not in accepted)
+    assert static._remembered.cache_info().currsize == 1
+
+
 def test_ours_is_not_used_unless_included(root, ask):
     assert "Etag" not in ask(make(root, ours=False), "/static/noext")[1]

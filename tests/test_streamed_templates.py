@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 from asgi import Client
 from inprocess import EXECUTOR, LOOP, answer, make_app, where
+from pyramid import testing
 from pyramid.csrf import CookieCSRFStoragePolicy, get_csrf_token
 from pyramid.events import BeforeRender
 from pyramid.exceptions import ConfigurationError
@@ -18,6 +19,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.threadlocal import get_current_request
 from pyramid.tweens import EXCVIEW
+from pyramid.view import render_view_to_response
 from pyramid_mako import MakoRenderingException
 from sqlalchemy.util import await_only
 
@@ -943,6 +945,20 @@ def test_what_cannot_be_streamed_is_refused(mako, renderer, message):
     with pytest.raises(ConfigurationError, match=message) as raised:
         mako.app_of(configure)
     assert "none" in str(raised.value)
+
+
+@pytest.mark.parametrize("addons", [[], ["pyramid_mako"]])
+@pytest.mark.parametrize("option", ["renderer", "formats"])
+def test_a_view_is_tested_with_a_dummy_renderer(addons, option):
+    with testing.testConfig() as config:
+        for addon in [*addons, "aioext.renderers"]:
+            config.include(addon)
+        renderer = config.testing_add_renderer("page.mako")
+        rendered = {"renderer": "page.mako", "formats": {"html": "page.mako"}}[option]
+        config.add_view(lambda request: {"a": 1}, stream=True, **{option: rendered})
+        response = render_view_to_response(None, testing.DummyRequest())
+        assert response.status_code == 200
+        assert renderer.a == 1
 
 
 def test_a_view_that_returns_a_response_returns_it(mako):

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 from asgi import Client
-from inprocess import EXECUTOR, make_app, where
+from inprocess import EXECUTOR, LOOP, make_app, where
 from life import APPS, ENVIRON
 from pyramid.httpexceptions import HTTPBadRequest
 from pyramid.request import Request
@@ -31,7 +31,7 @@ from webob.compat import parse_header
 
 import aioext
 from aioext import forms, uploads
-from aioext.forms import MAX_FIELDS, MAX_HEAD, BadForm
+from aioext.forms import MAX_ESCAPES, MAX_FIELDS, MAX_HEAD, BadForm
 from aioext.testing import TestApp
 from aioext.uploads import save, tame
 
@@ -166,20 +166,56 @@ def test_a_request_without_a_body_has_an_empty_form():
     assert post(app_of(view), b"", URLENCODED).body == b"{}"
 
 
-def test_a_form_that_may_be_large_is_read_in_a_thread(monkeypatch):
+def test_a_form_that_may_be_large_is_taken_apart_in_a_thread(monkeypatch):
     places = []
-    parse = forms._parse
 
-    def noted(*args):
-        places.append(where())
-        return parse(*args)
+    def note(function):
+        def noted(*args):
+            places.append(where())
+            return function(*args)
 
-    monkeypatch.setattr(forms, "_parse", noted)
+        monkeypatch.setattr(forms, function.__name__, noted)
+
+    note(forms._split)
+    note(forms._take_apart)
     post(app_of(), b"a=1", URLENCODED)
     post(app_of(), b"a=1", URLENCODED, length=False)
     post(app_of(), b"a=" + b"x" * 20_000, URLENCODED)
     post(app_of(), part("a", "1") + END)
-    assert places == ["loop", EXECUTOR, EXECUTOR, EXECUTOR]
+    assert places == [LOOP, LOOP, EXECUTOR, EXECUTOR]
+
+
+def test_slow_clients_hold_no_threads():
+    async def main():
+        slow = [
+            Client(
+                path="/form",
+                method="POST",
+                body=[part("file", b"a" * 100_000, "a.txt")],
+                complete=False,
+                headers=[(b"content-type", MULTIPART.encode())],
+            )
+            for _ in range(3)
+        ]
+        tasks = [client.start(app) for client in slow]
+        while not all(client.received for client in slow):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        quick = await Client("/thread").call(app)
+        assert quick.body == EXECUTOR.encode()
+        for client in slow:
+            client.give(END, more=False)
+        await asyncio.wait(tasks)
+        return [client.body for client in slow]
+
+    async def form(request):
+        return Response((await request.form())["file"].filename)
+
+    def configure(config):
+        config.add_view(form, name="form")
+        config.add_view(lambda request: Response(where()), name="thread")
+
+    app = make_app(configure, settings={"aioext.executor_workers": "2"})
+    assert asyncio.run(asyncio.wait_for(main(), DEADLINE)) == [b"a.txt"] * 3
 
 
 def test_a_function_waits_for_the_form():
@@ -278,6 +314,7 @@ MALFORMED = {
     "no name": (part("a", "1").replace(b' name="a"', b"") + END, MULTIPART),
     "many fields": (b"a=1&" * (MAX_FIELDS + 1), URLENCODED),
     "only separators": (b"&" * 20_000, URLENCODED),
+    "many escapes": (b"a=" + b"%" * (MAX_ESCAPES + 1), URLENCODED),
     "text": (b"hello", MULTIPART),
 }
 
@@ -455,6 +492,13 @@ def test_as_many_fields_as_allowed_pass():
     body = part("a", "1") * MAX_FIELDS + END
     assert post(app_of(), body).status == 200
     assert post(app_of(), b"&".join([b"a=1"] * MAX_FIELDS), URLENCODED).status == 200
+
+
+def test_as_many_escapes_as_allowed_pass():
+    body = b"a=" + b"%41" * MAX_ESCAPES
+    assert (
+        Response(post(app_of(), body, URLENCODED).body).json["a"] == "A" * MAX_ESCAPES
+    )
 
 
 def test_a_view_may_allow_more_fields_or_less():

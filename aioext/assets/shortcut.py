@@ -62,6 +62,8 @@ Finder = Callable[[dict[str, Any]], Any]
 
 # How many paths are known at once; one that leads nowhere is never among them.
 MAX_PATHS = 4096
+# And how long they may be, for any version in a path leads to the file.
+MAX_LENGTH = 512
 
 EVENTS = (NewRequest, BeforeTraversal, ContextFound, NewResponse)
 
@@ -130,6 +132,8 @@ class Shortcuts:
         environ = request.environ
         path = environ.get("PATH_INFO", "")
         if not self._is_open or path in self._known or VH_ROOT_KEY in environ:
+            return
+        if len(path) > MAX_LENGTH:
             return
         if len(self._known) >= MAX_PATHS:
             self._known.clear()

@@ -72,6 +72,9 @@ log = logging.getLogger("aioext")
 # How many names of a static view are known at once.
 MAX_FOUND = 4096
 
+# How long an Accept-Encoding may be for its meaning to be remembered.
+REMEMBERED_LENGTH = 256
+
 Headers = list[tuple[str, str]]
 
 METHODS = ("GET", "HEAD")
@@ -191,15 +194,20 @@ class _Found:
         """The smallest variant that the client takes; None: there is none."""
         if accepted is None or not self.encodings:
             return self.plain
-        allowed = _acceptable(accepted, self.encodings)
+        is_usual = len(accepted) <= REMEMBERED_LENGTH
+        acceptable = _remembered if is_usual else _acceptable
+        allowed = acceptable(accepted, self.encodings)
         return next((each for each in self.variants if each.encoding in allowed), None)
 
 
-@functools.lru_cache(1024)
 def _acceptable(accepted: str, encodings: tuple[str, ...]) -> frozenset[str | None]:
     header = create_accept_encoding_header(accepted)
     offers = header.acceptable_offers(list(encodings)) if header else ()
     return frozenset((None, *(offer for offer, _ in offers)))
+
+
+# Browsers send the same headers all the time; nobody else is to fill the memory.
+_remembered = functools.lru_cache(256)(_acceptable)
 
 
 class _Directory:

@@ -180,4 +180,5 @@ not take it to a thread. Leave mapper= out, or write the view as a function."""
 
 ASYNC_GENERATOR = """\
 The view {} is an asynchronous generator, which gives no response. To stream a \
-body, write a view that returns Response(app_iter=generator())."""
+body, write a view that returns Response(app_iter=generator()); to give a generator to \
+a renderer, one that returns generator()."""

@@ -9,6 +9,10 @@ The deriver stands outside of all that changes a response for one view (``wrappe
 nobody is told what he must not see by a 304. What tweens do to the response comes
 after it.
 
+A view that another one calls (``render_view()``) makes a part of the other one's page.
+The conditions and the range of the request are not about that, and the response of the
+request may be that of both: such a view is called as if it had no option.
+
 A view may give the same response object to everybody. So one that is not the request's
 own gets its tag, and its 304, as a copy of it: of its class, and with the attributes
 that an application has given it. A response that makes its body when it is called, as
@@ -57,8 +61,12 @@ def etag_view(view: Any, info: Any) -> Any:
         message = NO_OPTION.format(what, option)
         raise ConfigurationError(explain(message, "etag-option"))
 
+    name = info.options.get("name") or ""
+
     def view_with_etag(context: Any, request: Any) -> Any:
         response = view(context, request)
+        if not _is_asked_for(request, context, name):
+            return response
         if request.method in conditional.METHODS and _may_have_etag(response):
             response = _with_etag(request, response)
             conditional.apply(request, response)
@@ -68,6 +76,12 @@ def etag_view(view: Any, info: Any) -> Any:
 
 
 etag_view.options = ("etag",)  # type: ignore[attr-defined]
+
+
+def _is_asked_for(request: Any, context: Any, name: str) -> bool:
+    # Whether it is the view that the router has found.
+    is_of_context = getattr(request, "context", None) is context
+    return is_of_context and getattr(request, "view_name", "") == name
 
 
 def _may_have_etag(response: Any) -> bool:

@@ -233,13 +233,14 @@ def _gives_json(renderer: str, factory: Any) -> bool:
 
 def _vary(request: Any, response: Any) -> None:
     headers = response.headers
-    # The usual cases, which are not worth reading the header.
-    if "Vary" not in headers:
+    # There may be several.
+    told = ", ".join(headers.getall("Vary"))
+    if not told:
         headers["Vary"] = "Accept"
-    elif headers["Vary"] != "Accept":
-        vary = response.vary or ()
-        if not {"*", "accept"} & {each.lower() for each in vary}:
-            response.vary = (*vary, "Accept")
+    elif told != "Accept":
+        names = {each.strip().lower() for each in told.split(",")}
+        if not {"*", "accept"} & names:
+            headers["Vary"] = f"{told}, Accept"
 
 
 NOT_THIS_ONE = "There is no {!r} of this; there is: {}."
@@ -248,7 +249,7 @@ AVAILABLE = "Available are: {}."
 WITH_RENDERER = """\
 The view {} has both renderer={!r} and formats=. Put the renderer among the formats, \
 as formats={{'html': 'templates/page.mako', 'json': ('title',)}}, and remove \
-renderer=."""
+renderer=; where it comes from view_defaults, write renderer=None."""
 
 NO_FORMATS = """\
 The view {} has formats={!r}. It takes a mapping of the names of formats to their \
