@@ -19,6 +19,8 @@ from pyramid.response import Response
 from pyramid.view import view_config, view_defaults
 from webob import Response as WebObResponse
 
+from aioext.eventsource import EventSourceMapper
+
 RENDERERS = "aioext.renderers"
 PAGE = "page.text"
 JSON_KEYS = ("title", "items")
@@ -973,6 +975,27 @@ def test_a_renderer_that_the_class_has_is_put_out_by_none():
         page_app(Defaults)
     app = page_app(Defaults, renderer=None)
     assert json_of(app) == {"title": "T", "items": [1]}
+
+
+async def ticks(request):
+    yield "tick"
+
+
+def test_an_event_stream_has_no_formats():
+    with pytest.raises(ConfigurationError, match="is an event stream"):
+        page_app(ticks, mapper=EventSourceMapper)
+
+
+def test_an_event_stream_stands_beside_a_view_with_formats():
+    def configure(config):
+        config.add_view(lambda request: VALUE, formats=FORMATS)
+        config.add_view(ticks, mapper=EventSourceMapper, is_eventsource=True)
+
+    app = make_app(RENDERERS, prepare, configure)
+    client = get(app, "/", "text/event-stream")
+    assert (client.status, type_of(client)) == (200, "text/event-stream")
+    assert b"data: tick" in client.body
+    assert json.loads(get(app, "/", JSON_TYPE).body) == {"title": "T", "items": [1]}
 
 
 def test_a_default_renderer_is_no_renderer_beside():

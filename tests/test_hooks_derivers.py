@@ -12,6 +12,7 @@ from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
 from pyramid.interfaces import IViewDerivers
 from pyramid.response import Response
 from pyramid.view import view_config
+from pyramid.viewderivers import VIEW
 from webtest import TestApp
 
 from aioext import synchronize, use_executor
@@ -410,6 +411,52 @@ def test_pyramids_own_derivers_are_left_alone():
         if own is not checked and not name.startswith("aioext_")
     }
     assert changed == {"decorated_view", "mapped_view"}
+
+
+def deriving(view, info):
+    def derived(context, request):
+        return {**view(context, request), "title": "derived"}
+
+    return derived
+
+
+def add_deriving(config):
+    config.add_view_deriver(deriving, "deriving", under="rendered_view", over=VIEW)
+
+
+class PlainMapper:
+    """Calls a view, and awaits nothing."""
+
+    def __init__(self, **options):
+        pass
+
+    def __call__(self, view):
+        return lambda context, request: view(request)
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+@pytest.mark.parametrize("mapper", [None, PlainMapper])
+def test_what_renders_stands_around_the_derivers_of_an_application(is_early, mapper):
+    async def give(request):
+        return {"title": "T"}
+
+    def add_views(config):
+        options = {"mapper": mapper}
+        config.add_view(give, name="plain", **options)
+        config.add_view(give, name="formats", formats={"json": ["title"]}, **options)
+        config.add_view(
+            give, name="place", renderer="json", render="executor", **options
+        )
+        config.add_view(give, name="pyramid", renderer="json", **options)
+
+    steps = ["aioext.renderers", add_deriving]
+    app = make_app(
+        *(reversed(steps) if is_early else steps),
+        add_views,
+        settings={"aioext.renderers.adapters": "true"},
+    )
+    for name in "plain", "formats", "place", "pyramid":
+        assert answer(app, f"/{name}").body == b'{"title": "derived"}', name
 
 
 def test_unknown_options_and_conflicts_are_told_by_pyramid():

@@ -8,7 +8,12 @@ from inprocess import EXECUTOR, LOOP, answer, make_app, where
 from pyramid.config import Configurator
 from pyramid.events import BeforeRender
 from pyramid.exceptions import ConfigurationError
-from pyramid.renderers import get_renderer, render, render_to_response
+from pyramid.renderers import (
+    get_renderer,
+    null_renderer,
+    render,
+    render_to_response,
+)
 from pyramid.response import Response
 from pyramid.threadlocal import get_current_request
 
@@ -376,6 +381,26 @@ def test_a_place_that_there_is_not_is_refused(template, value):
 def test_a_view_with_nothing_to_render_is_refused():
     with pytest.raises(ConfigurationError, match="nothing to render"):
         serving(function, None, render="executor")
+
+
+@pytest.mark.parametrize("option", [{"stream": True}, {"render": "executor"}])
+def test_a_notfound_view_that_appends_slashes_is_rendered_by_formats(template, option):
+    name = template("page.mako", "none at ${where}")
+
+    def missing(request):
+        request.response.status = 404
+        return {"where": request.path}
+
+    def add(**options):
+        return lambda config: config.add_notfound_view(
+            missing, append_slash=True, **options, **option
+        )
+
+    with pytest.raises(ConfigurationError, match="renderer=null_renderer and formats="):
+        app_with(add(renderer=name))
+    app = app_with(add(renderer=null_renderer, formats={"html": name}))
+    client = answer(app, "/nowhere")
+    assert (client.status, client.body) == (404, b"none at /nowhere")
 
 
 def test_a_setting_that_there_is_not_is_refused():

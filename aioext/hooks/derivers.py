@@ -8,6 +8,10 @@ cannot be seen before it is called, and is waited for then.
 
 Pyramid's own derivers are left alone, but for those that call a ``decorator=`` and
 a view mapper.
+
+Derivers of ours that render (:func:`renders`) stand next to Pyramid's own one that
+does. Those that an application puts under that one get what the view has given, whether
+they were added before ours or after.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from pyramid import viewderivers
 from pyramid.config.views import combine_decorators
@@ -29,9 +33,10 @@ from ..views import Kind, kind_of, mark_synchronized
 from .chain import Delegate, stand_in_for
 from .values import is_coroutine, settle
 
-__all__ = ["describe", "install_derivers", "mapper_of", "settled_view"]
+__all__ = ["describe", "install_derivers", "mapper_of", "renders", "settled_view"]
 
 View = Callable[[Any, Any], Any]
+Deriver = TypeVar("Deriver", bound=Callable[[Any, Any], Any])
 
 
 def install_derivers(registry: Any) -> None:
@@ -41,7 +46,26 @@ def install_derivers(registry: Any) -> None:
 
 class _Derivers(Delegate):
     def sorted(self) -> list[tuple[str, Callable[[Any, Any], Any]]]:
-        return [(name, _checked(name, each)) for name, each in self.hook.sorted()]
+        derivers = _renderers_first(self.hook.sorted())
+        return [(name, _checked(name, each)) for name, each in derivers]
+
+
+def renders(deriver: Deriver) -> Deriver:
+    """Decorator of a view deriver under Pyramid's ``rendered_view``: it renders."""
+    RENDERERS.add(deriver)
+    return deriver
+
+
+RENDERERS: set[Callable[[Any, Any], Any]] = set()
+
+
+def _renderers_first(derivers: list[Any]) -> list[Any]:
+    names = [name for name, _ in derivers]
+    if "rendered_view" not in names:
+        return derivers
+    inner = names.index("rendered_view") + 1
+    by_rank = sorted(derivers[inner:], key=lambda named: named[1] not in RENDERERS)
+    return derivers[:inner] + by_rank
 
 
 def _checked(name: str, deriver: Callable[[Any, Any], Any]) -> Any:

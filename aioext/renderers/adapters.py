@@ -21,6 +21,7 @@ from pyramid.viewderivers import VIEW
 
 from ..body import FileWrapper
 from ..exceptions import explain
+from ..hooks.derivers import renders
 from ..interfaces import ISettings
 from .json import dumps_for
 from .streaming import Array, is_stream, stream
@@ -40,6 +41,7 @@ def includeme(config: Any) -> None:
     )
 
 
+@renders
 def plain_contents(view: Any, info: Any) -> Any:
     """A view deriver: make a response of plain contents."""
     options = info.options

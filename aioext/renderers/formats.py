@@ -33,8 +33,10 @@ from pyramid.interfaces import IRendererFactory, IResponse
 from pyramid.renderers import JSON, RendererHelper, string_renderer_factory
 from pyramid.viewderivers import VIEW
 
+from ..config.derivers import mapper_of
+from ..eventsource import EventSourceMapper
 from ..exceptions import explain
-from ..hooks.derivers import describe
+from ..hooks.derivers import describe, renders
 from .exposure import Expose, exposed_by, only_text
 from .html import place_in
 from .negotiation import choose, media_type
@@ -67,13 +69,11 @@ def includeme(config: Any) -> None:
     """Add the view option; ``config.include('aioext.renderers')`` does so."""
     config.include("aioext")
     config.add_view_deriver(
-        formats_view,
-        "aioext_formats",
-        under="rendered_view",
-        over=("aioext_awaited_view", VIEW),
+        formats_view, "aioext_formats", under="rendered_view", over=VIEW
     )
 
 
+@renders
 def formats_view(view: Any, info: Any) -> Any:
     """View deriver: answer with one of the ``formats`` of the view.
 
@@ -138,6 +138,9 @@ class _Formats:
             raise self._refused(WITH_RENDERER, renderer.name)
         if not isinstance(given, Mapping) or not given:
             raise self._refused(NO_FORMATS, given)
+        mapper = mapper_of(info)
+        if isinstance(mapper, type) and issubclass(mapper, EventSourceMapper):
+            raise self._refused(IS_STREAM)
         self.rendering = Rendering.of(info)
         self.formats = {name: self._read(name, given[name]) for name in given}
         self.names = tuple(self.formats)
@@ -250,6 +253,12 @@ WITH_RENDERER = """\
 The view {} has both renderer={!r} and formats=. Put the renderer among the formats, \
 as formats={{'html': 'templates/page.mako', 'json': ('title',)}}, and remove \
 renderer=; where it comes from view_defaults, write renderer=None."""
+
+IS_STREAM = """\
+The view {} is an event stream, and has formats=. Browsers ask for a stream by an \
+Accept that none of them has, and would get 406. Remove formats=, or write \
+formats=None where it comes from view_defaults; a page at the same address is another \
+view, beside which this one has is_eventsource=True."""
 
 NO_FORMATS = """\
 The view {} has formats={!r}. It takes a mapping of the names of formats to their \

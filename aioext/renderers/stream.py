@@ -29,7 +29,7 @@ from ..body import AsyncBody
 from ..config import AFTER_PHASE1
 from ..exceptions import explain
 from ..executor import Executor
-from ..hooks.derivers import describe
+from ..hooks.derivers import describe, renders
 from ..interfaces import IExecutor, ISettings
 from ..pending import keep_pendings
 from .html import PLACES, TemplateRenderer, begun, place_in
@@ -64,6 +64,7 @@ def _register_executor(registry: Any) -> None:
         registry.registerUtility(Executor(workers), IExecutor, EXECUTOR)
 
 
+@renders
 def rendered_template(view: Any, info: Any) -> Any:
     """View deriver: render what a view with one of the options gives.
 
@@ -342,7 +343,8 @@ The view {view} has stream={0!r}; it takes True or False."""
 
 NO_RENDERER = """\
 The view {view} has render= or stream=, and nothing to render. Give it a renderer=, or \
-formats=, or remove the option."""
+formats=, or remove the option. With append_slash=True, whose renderer= Pyramid keeps \
+to itself, it takes renderer=null_renderer and formats=."""
 
 NO_FACTORY = """\
 The view {view} has stream=True, and there is no renderer {1!r} for {0!r}. Include the \
