@@ -59,6 +59,7 @@ INTEGRATION = {
     "aioext.gateway",
     "aioext.greenlets",
     "aioext.guards",
+    "aioext.handover",
     "aioext.helpers",
     "aioext.hooks",
     "aioext.lifespan",

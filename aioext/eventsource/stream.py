@@ -70,6 +70,7 @@ from pyramid.threadlocal import RequestContext, get_current_request
 
 from .. import greenlets, shutdown
 from ..exceptions import explain
+from ..handover import LentContext, Signal, wait_for_end
 from ..interfaces import IExecutor
 from .event import ANCHOR, HEARTBEAT, Dumps, Retry, encode
 
@@ -103,11 +104,8 @@ class EventStream:
     retry = 0.0
 
     _task: asyncio.Task[None] | None = None
-    # What the generator's Task has made and nobody has taken; what it waits for
-    # then, and what the request's Task waits for.
+    # What the generator's Task has made and nobody has taken.
     _chunk: bytes | None = None
-    _demand: asyncio.Future[None] | None = None
-    _arrival: asyncio.Future[None] | None = None
     _is_open = False
     _is_silent = False
     _is_stopping = False
@@ -118,7 +116,6 @@ class EventStream:
     _is_dismissed = False
     # Whether the generator's Task has taken its first step.
     _has_begun = False
-    _lends_context = False
     # Whether the request's Task knows how the generator's has ended.
     _is_told = False
     _last = 0.0
@@ -138,9 +135,11 @@ class EventStream:
         else:
             call = _call if executor is None else executor.run
             self._items = PlainItems(items, dumps, call)
+        # What the generator's Task waits for, and what the request's.
+        self._demand = Signal()
+        self._arrival = Signal()
         self._request = request
-        # Pyramid takes it from the request at the router's end, to break a cycle.
-        self._context = getattr(request, "context", None)
+        self._context = LentContext(request)
 
     def __aiter__(self) -> EventStream:
         return self
@@ -157,7 +156,7 @@ class EventStream:
         try:
             self._ask()
             while (chunk := self._take()) is None:
-                await self._wait_for_more()
+                await self._arrival.wait()
             return chunk
         except StopAsyncIteration:
             await self._wind_up()
@@ -165,13 +164,6 @@ class EventStream:
         finally:
             self._is_sending = True
             self._last = self._loop.time()
-
-    async def _wait_for_more(self) -> None:
-        self._arrival = self._loop.create_future()
-        try:
-            await self._arrival
-        finally:
-            self._arrival = None
 
     async def _wind_up(self) -> None:
         # For a server that stops, a request is over when its response is, and
@@ -199,21 +191,15 @@ class EventStream:
         if self._task is None:
             self._start()
         else:
-            self._let_go_on()
+            self._demand.give()
 
     def _start(self) -> None:
         context = contextvars.copy_context()
         if self._request is not None:
             context.run(_make_current, self._request)
-            self._lends_context = not hasattr(self._request, "context")
-            if self._lends_context:
-                self._request.context = self._context
+        self._context.lend()
         self._task = self._loop.create_task(self._run(), context=context)
-        self._task.add_done_callback(self._wake)
-
-    def _let_go_on(self) -> None:
-        if self._demand is not None and not self._demand.done():
-            self._demand.set_result(None)
+        self._task.add_done_callback(self._arrival.give)
 
     def _take(self) -> bytes | None:
         # What there is to send; None: nothing yet.
@@ -241,10 +227,6 @@ class EventStream:
         # At random, so that not all of them come back at once.
         return encode(Retry(retry * random.uniform(1, 2)))
 
-    def _wake(self, task: Any = None) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
-
     def _sleep_until(self, when: float) -> None:
         self._timer = self._loop.call_at(when, self._look)
 
@@ -254,16 +236,16 @@ class EventStream:
         if due <= now:
             due = now + self.heartbeat
             # If it is not waited for, something is being sent.
-            if self._arrival is not None:
+            if self._arrival.is_awaited:
                 self._is_silent = True
-                self._wake()
+                self._arrival.give()
         self._sleep_until(due)
 
     def _stop(self) -> None:
         # The server stops.
         self._is_stopping = True
         self._tell_request()
-        self._wake()
+        self._arrival.give()
         self._cut = self._loop.call_later(PATIENCE, self._cut_off)
 
     def _cut_off(self) -> None:
@@ -307,12 +289,8 @@ class EventStream:
             # A generator that goes on although it was cancelled.
             return False
         self._chunk = chunk
-        self._wake()
-        self._demand = self._loop.create_future()
-        try:
-            await self._demand
-        finally:
-            self._demand = None
+        self._arrival.give()
+        await self._demand.wait()
         return not self._is_dismissed
 
     async def aclose(self) -> None:
@@ -341,16 +319,15 @@ class EventStream:
         finally:
             if not self._has_begun:
                 await greenlets.stepped(self._items.aclose())
-            if self._lends_context:
-                vars(self._request).pop("context", None)
+            self._context.take_back()
 
     def _dismiss(self, task: asyncio.Task[None]) -> None:
         # Have the generator end, wherever it stands.
         self._is_dismissed = True
-        if self._demand is None:
-            task.cancel()
+        if self._demand.is_awaited:
+            self._demand.give()
         else:
-            self._let_go_on()
+            task.cancel()
 
     async def _end(self) -> None:
         # The Task keeps an error whose traceback leads back to here.
@@ -358,20 +335,10 @@ class EventStream:
         assert task is not None
         if not self._is_dismissed:
             self._dismiss(task)
-        is_cancelled = False
         try:
-            while not task.done():
-                try:
-                    await asyncio.wait((task,))
-                except asyncio.CancelledError:
-                    is_cancelled = True
-                    task.cancel()
-            if not self._is_told and not task.cancelled():
-                task.result()
+            await wait_for_end(task, self._is_told)
         finally:
             del task
-        if is_cancelled:
-            raise asyncio.CancelledError
 
 
 def _make_current(request: Any) -> None:

@@ -76,6 +76,7 @@ from typing import Any
 from greenlet import getcurrent
 
 from .. import bridge, greenlets, threads
+from ..handover import LentContext, Signal, wait_for_end
 from ..interfaces import IExecutor
 from .unsent import Unsent
 
@@ -106,16 +107,11 @@ class PageStream:
     _loop: asyncio.AbstractEventLoop
     _unsent: Unsent
     _task: asyncio.Task[None] | None = None
-    # The template is held, and goes on when this is done.
-    _hold: asyncio.Future[None] | None = None
-    # The request's Task waits for something to send.
-    _arrival: asyncio.Future[None] | None = None
     # Whether the first part was asked for: Pyramid is done with the request.
     _is_open = False
     # Whether the template waits for the client, which is no wait to be noticed.
     _is_flushing = False
     _is_closed = False
-    _lends_context = False
     # The template's, and its job until the first part is handed over.
     _greenlet: Any = None
     _job: Any = None
@@ -129,8 +125,10 @@ class PageStream:
     ) -> None:
         self._render: Any = render
         self._request: Any = request
-        # Pyramid takes it from the request at the router's end, to break a cycle.
-        self._context = getattr(request, "context", None)
+        self._context = LentContext(request)
+        # What the template waits for where it is held, and what the request's Task.
+        self._demand = Signal()
+        self._arrival = Signal()
         self._ended = ended
         self._executor = executor
         self._text: list[str] = []
@@ -157,10 +155,10 @@ class PageStream:
         # be held, and has a response to give.
         context.run(threads.work_for, None)
         self._task = self._loop.create_task(self._run(), context=context)
-        self._task.add_done_callback(self._wake)
+        self._task.add_done_callback(self._arrival.give)
         try:
-            while self._hold is None and not self._task.done():
-                await self._wait_for_more()
+            while not self._demand.is_awaited and not self._task.done():
+                await self._arrival.wait()
         except BaseException:
             await self.aclose()
             raise
@@ -174,7 +172,8 @@ class PageStream:
 
     def _forget(self) -> None:
         # The request has the response, and that the body; and the template has both.
-        self._render = self._request = self._context = self._greenlet = None
+        self._render = self._request = self._greenlet = None
+        self._context.take_back()
         self._unsent.settle()
         ended, self._ended = self._ended, _do_nothing
         ended()
@@ -246,7 +245,7 @@ class PageStream:
             self.flush()
         elif self._executor is None and self._is_open:
             # It is here that both run: the other Task's turn comes with the next wait.
-            self._wake()
+            self._arrival.give()
 
     def flush(self) -> str:
         """Send what has been written, now; to be called in the template.
@@ -267,12 +266,8 @@ class PageStream:
             # The template has gone on although it was cancelled.
             raise asyncio.CancelledError
         self._notice_no_more()
-        self._hold = self._loop.create_future()
-        self._wake()
-        try:
-            await self._hold
-        finally:
-            self._hold = None
+        self._arrival.give()
+        await self._demand.wait()
 
     # In the request ----------------------------------------------------------
 
@@ -293,36 +288,22 @@ class PageStream:
             if self._task.done():
                 self._result()
             else:
-                await self._wait_for_more()
+                await self._arrival.wait()
         raise StopAsyncIteration
 
     def _open(self) -> None:
         self._is_open = True
         self._unsent.settle()
-        self._lends_context = not hasattr(self._request, "context")
-        if self._lends_context:
-            self._request.context = self._context
+        self._context.lend()
 
     def _take(self, task: asyncio.Task[None]) -> bytes:
-        is_held = self._hold is not None or task.done()
+        is_held = self._demand.is_awaited or task.done()
         if not is_held and self._executor is not None:
             # The thread may be writing.
             return b""
         text, self._text, self._size = self._text, [], 0
-        if self._hold is not None and not self._hold.done():
-            self._hold.set_result(None)
+        self._demand.give()
         return "".join(text).encode(self.encoding)
-
-    async def _wait_for_more(self) -> None:
-        self._arrival = self._loop.create_future()
-        try:
-            await self._arrival
-        finally:
-            self._arrival = None
-
-    def _wake(self, task: Any = None) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
 
     def _result(self) -> None:
         # The Task keeps an error whose traceback leads back to here.
@@ -347,30 +328,18 @@ class PageStream:
         try:
             await self._end()
         finally:
-            if self._lends_context:
-                vars(self._request).pop("context", None)
             self._forget()
 
     async def _end(self) -> None:
         task, self._task = self._task, None
         if task is None:
             return
-        is_cancelled = False
         was_done = task.done()
         task.cancel()
         try:
-            while not task.done():
-                try:
-                    await asyncio.wait((task,))
-                except asyncio.CancelledError:
-                    is_cancelled = True
-                    task.cancel()
-            if not was_done and not task.cancelled():
-                task.result()
+            await wait_for_end(task, is_told=was_done)
         finally:
             del task
-        if is_cancelled:
-            raise asyncio.CancelledError
 
     def abandon(self) -> None:
         """End the template soon; in any thread."""

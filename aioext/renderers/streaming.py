@@ -57,6 +57,7 @@ from typing import Any, Protocol
 from .. import bridge, greenlets
 from ..body import AsyncBody
 from ..executor import current_executor
+from ..handover import LentContext, Signal, wait_for_end
 from ..interfaces import IExecutor, ISettings
 from ..pending import follow
 from .unsent import Unsent
@@ -151,14 +152,10 @@ class _Parts:
     """The body: the items, their Task, and what is written and not sent yet."""
 
     _task: asyncio.Task[None] | None = None
-    # What the request's Task waits for, and what the producer's.
-    _arrival: asyncio.Future[None] | None = None
-    _demand: asyncio.Future[None] | None = None
     _iterator: Any = None
     _is_dismissed = False
     # Whether the request's Task knows how the producer's has ended.
     _is_told = False
-    _lends_context = False
     # Whether anybody has asked for a part.
     _is_sent = False
     # Until it is sent, one item is as much as may be written.
@@ -171,8 +168,10 @@ class _Parts:
         self._form = form
         self._request = request
         self._executor = executor
-        # Pyramid takes it from the request at the router's end, to break a cycle.
-        self._context = getattr(request, "context", None)
+        self._context = LentContext(request)
+        # What the request's Task waits for, and what the producer's.
+        self._arrival = Signal()
+        self._demand = Signal()
         # A thread may write while the loop takes.
         self._lock = threading.Lock()
         self._written: list[bytes] = []
@@ -195,9 +194,9 @@ class _Parts:
 
     async def _begin(self) -> None:
         self._task = self._loop.create_task(self._run())
-        self._task.add_done_callback(self._wake)
+        self._task.add_done_callback(self._arrival.give)
         while not self._written and not self._task.done():
-            await self._wait_for_more()
+            await self._arrival.wait()
         if self._task.done():
             self._tell()
 
@@ -214,41 +213,26 @@ class _Parts:
             if self._task.done():
                 self._tell()
                 raise StopAsyncIteration
-            await self._wait_for_more()
+            await self._arrival.wait()
         return part
 
     def _begin_to_send(self) -> None:
         self._is_sent = True
         self._unsent.settle()
         self._limit = LIMIT
-        request = self._request
-        if request is not None and not hasattr(request, "context"):
-            self._lends_context = True
-            request.context = self._context
+        self._context.lend()
 
     def _tell(self) -> None:
         assert self._task is not None
         self._is_told = True
         self._task.result()
 
-    async def _wait_for_more(self) -> None:
-        self._arrival = self._loop.create_future()
-        try:
-            await self._arrival
-        finally:
-            self._arrival = None
-
     def _take(self) -> bytes:
         with self._lock:
             written, self._written = self._written, []
             self._size = 0
-        if self._demand is not None and not self._demand.done():
-            self._demand.set_result(None)
+        self._demand.give()
         return b"".join(written)
-
-    def _wake(self, task: Any = None) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
 
     async def aclose(self) -> None:
         """Close the items, once, and wait until they are closed.
@@ -263,8 +247,7 @@ class _Parts:
             if self._task is not None:
                 await self._end_task()
         finally:
-            if self._lends_context:
-                vars(self._request).pop("context", None)
+            self._context.take_back()
 
     async def _end_task(self) -> None:
         # The Task keeps an error whose traceback leads back to here.
@@ -272,20 +255,10 @@ class _Parts:
         assert task is not None
         self._is_dismissed = True
         task.cancel()
-        is_cancelled = False
         try:
-            while not task.done():
-                try:
-                    await asyncio.wait((task,))
-                except asyncio.CancelledError:
-                    is_cancelled = True
-                    task.cancel()
-            if not self._is_told and not task.cancelled():
-                task.result()
+            await wait_for_end(task, self._is_told)
         finally:
             del task
-        if is_cancelled:
-            raise asyncio.CancelledError
 
     def abandon(self) -> None:
         """Have the items end soon; on the loop."""
@@ -343,18 +316,14 @@ class _Parts:
         if is_first:
             # From a thread as well, whose loop may be closed by now.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake)
+                self._loop.call_soon_threadsafe(self._arrival.give)
 
     def _is_full(self) -> bool:
         return self._size > self._limit
 
     async def _wait_for_demand(self) -> None:
         while self._is_full() and not self._is_dismissed:
-            self._demand = self._loop.create_future()
-            try:
-                await self._demand
-            finally:
-                self._demand = None
+            await self._demand.wait()
 
     async def _close(self) -> None:
         try:
