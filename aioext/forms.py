@@ -51,6 +51,10 @@ from .lines import Lines
 __all__ = ["MAX_FIELDS", "BadForm", "read"]
 
 MAX_FIELDS = 1000
+# How many may be files, or so long that cgi makes a file of them: these are open as
+# long as the request lasts, and a process may have 1024. Of more fields, one in ten.
+MAX_FILES = 100
+LONG = 1000
 # Bytes that the head of a part may have.
 MAX_HEAD = 16_384
 # The same in the mean, for as many parts as there may be.
@@ -64,8 +68,6 @@ CONTENT = 65_536
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
-# Only what has come by way of a Gateway has it: its body is waited for on the loop.
-SCOPE = "asgi.scope"
 # A body that does not say what it is may be a form to WebOb.
 FORMS = ("", URLENCODED, MULTIPART)
 
@@ -107,9 +109,14 @@ async def _read(request: Any, max_fields: int) -> Any:
         return request.POST
     if request.charset != "UTF-8":
         raise HTTPUnsupportedMediaType(CHARSET.format(request.charset))
-    if SCOPE in request.environ or _is_short(request):
+    if _waits(request) or (_is_short(request) and request.is_body_seekable):
         return await bridge.spawn_greenlet(_parse, request, max_fields)
     return await current_executor().run(_parse, request, max_fields)
+
+
+def _waits(request: Any) -> bool:
+    # A server's own body blocks, be it ever so short: its client may not send it.
+    return getattr(request.body_file_raw, "waits", False)
 
 
 def _is_short(request: Any) -> bool:
@@ -242,6 +249,8 @@ class _Watched(Lines):
         self._head = 0
         self._heads = 0
         self._bytes_of_heads = 0
+        self._content = 0
+        self._files = 0
         self._last = b""
 
     def readline(self, size: int | None = -1, /) -> bytes:
@@ -284,7 +293,18 @@ class _Watched(Lines):
         if self._next.match(self._block, self._at):
             return self._read_line()
         found = self._before_next.search(self._block, self._at)
-        return self._take(found.end() if found else self._after_lines())
+        content = self._take(found.end() if found else self._after_lines())
+        self._note_content(len(content))
+        return content
+
+    def _note_content(self, length: int) -> None:
+        before = self._content
+        self._content += length
+        if before <= LONG < self._content:
+            self._files += 1
+            most = max(MAX_FILES, self._max_fields // 10)
+            if self._files > most:
+                raise ValueError(MANY_FILES.format(most, LONG))
 
     def _fill(self) -> bool:
         # There is a block from here, or all that is left; False: that is nothing.
@@ -314,7 +334,7 @@ class _Watched(Lines):
         if NESTED.match(line):
             raise ValueError(FORM_IN_FORM)
         if not line.strip():
-            self._head = 0
+            self._head = self._content = 0
             self._heads += 1
             if self._heads > self._max_fields:
                 raise ValueError(TOO_MANY.format(self._max_fields))
@@ -363,6 +383,8 @@ CHARSET = "A form has to be in UTF-8, and not in {}."
 UNREADABLE = "The form in the body of the request cannot be read: {}"
 
 TOO_MANY = "it has more than {} fields."
+
+MANY_FILES = "more than {} of its fields and files have more than {} bytes."
 
 ESCAPES = "it has more than {} escaped bytes; multipart/form-data needs none."
 

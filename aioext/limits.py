@@ -174,6 +174,7 @@ class LimitedInput(Lines):
 
     def __init__(self, file: Any, limit: BodyLimit) -> None:
         self.counted = file
+        self.waits = getattr(file, "waits", False)
         self._limit = limit
 
     def read(self, size: int | None = -1, /) -> bytes:

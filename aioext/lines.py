@@ -8,7 +8,14 @@ __all__ = ["Lines"]
 
 
 class Lines:
-    """The part of a ``wsgi.input`` that gives several lines (:pep:`3333`)."""
+    """The part of a ``wsgi.input`` that gives several lines (:pep:`3333`).
+
+    Attributes:
+        waits: whether reading on the loop waits through the bridge, so that others go
+            on meanwhile; what a server has that is not ours blocks.
+    """
+
+    waits = False
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """The next line with its end, at most ``size`` bytes of it."""

@@ -55,6 +55,7 @@ class Input(Lines):
         is_begun: whether the client has been asked for its body.
     """
 
+    waits = True
     is_begun = False
 
     def __init__(self, receive: Receive) -> None:

@@ -1,6 +1,7 @@
 """Static views: what Pyramid's give, without a thread, and nothing from outside."""
 
 import asyncio
+import errno
 import gzip
 import mimetypes
 import os
@@ -641,6 +642,22 @@ def test_a_link_that_is_there_only_while_the_file_is_opened(
     assert on_loop(app, f"/static/{name}")[0] == 404
     monkeypatch.undo()
     assert on_loop(app, f"/static/{name}")[2] == (root / name).read_bytes()
+
+
+def test_a_link_that_goes_while_it_is_followed(root, monkeypatch):
+    (root / "link").symlink_to(root / "page.html")
+    readlink = os.readlink
+
+    def gone(path, **options):
+        if os.path.basename(path) == "link":
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        return readlink(path, **options)
+
+    app = make(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readlink", gone)
+        assert on_loop(app, "/static/link")[0] == 404
+    assert on_loop(app, "/static/link")[0] == 200
 
 
 def test_a_file_that_is_replaced_while_it_is_opened(root, monkeypatch):

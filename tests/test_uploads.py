@@ -270,6 +270,32 @@ def test_forms_of_overlapping_requests_do_not_mix():
         assert asyncio.run(overlap(order)) == [b'{"a": "00"}', b'{"a": "11"}']
 
 
+@pytest.mark.parametrize("kind", [MULTIPART, URLENCODED])
+def test_a_server_s_own_input_is_not_read_on_the_loop(kind):
+    # It blocks as long as the client likes, and the loop is that of all coroutines.
+    places = []
+
+    class Blocking(io.BytesIO):
+        def read(self, *args):
+            places.append(where())
+            return super().read(*args)
+
+    body = part("a", "1") + END if kind == MULTIPART else b"a=1"
+    with TestApp(app_of()) as app:
+        request = app.RequestClass.blank("/", method="POST", content_type=kind)
+        request.content_length = len(body)
+        request.environ["wsgi.input"] = Blocking(body)
+        request.environ["webob.is_body_seekable"] = False
+        status, _, found = called(request, app.app)
+        assert (status, found) == ("200 OK", b'{"a": "1"}')
+    assert set(places) == {EXECUTOR}
+
+
+def called(request, app):
+    status, headers, body = request.call_application(app)
+    return status, headers, b"".join(body)
+
+
 # What is wrong with it
 
 
@@ -492,6 +518,20 @@ def test_as_many_fields_as_allowed_pass():
     body = part("a", "1") * MAX_FIELDS + END
     assert post(app_of(), body).status == 200
     assert post(app_of(), b"&".join([b"a=1"] * MAX_FIELDS), URLENCODED).status == 200
+
+
+def test_files_are_not_opened_without_end():
+    long, short = part("f", "x" * 1100, "f"), part("f", "x" * 900, "f")
+    assert post(app_of(), (long + short) * forms.MAX_FILES + END).status == 200
+    client = post(app_of(), (long + short) * (forms.MAX_FILES + 1) + END)
+    assert client.status == 400
+    assert b"have more than 1000 bytes" in client.body
+
+    async def more(request):
+        return {"a": len(await request.form(max_fields=5000))}
+
+    body = part("f", "line\n" * 300, "f") * 400 + END
+    assert post(app_of(more), body).body == b'{"a": 400}'
 
 
 def test_as_many_escapes_as_allowed_pass():

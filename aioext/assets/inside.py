@@ -107,7 +107,11 @@ def _is_in(root: str, path: str, entry: Entry) -> bool:
 
 
 def _parts(root: str, path: str) -> list[str] | None:
-    real, root = os.path.realpath(path), os.path.realpath(root)
+    try:
+        real, root = os.path.realpath(path), os.path.realpath(root)
+    except OSError:
+        # What was a link is none any more.
+        return None
     if real == root:
         return []
     if os.path.commonpath((real, root)) != root:

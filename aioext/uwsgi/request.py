@@ -426,6 +426,8 @@ class Input(Lines):
             the body, or sends nothing for ``socket-timeout`` seconds.
     """
 
+    waits = True
+
     def __init__(self, raw: Any, exchange: Exchange) -> None:
         self._raw = raw
         self._exchange = exchange
