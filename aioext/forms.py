@@ -45,6 +45,7 @@ from pyramid.httpexceptions import HTTPBadRequest, HTTPUnsupportedMediaType
 from webob.request import DisconnectionError
 
 from . import bridge
+from .ending import when_over
 from .executor import current_executor
 from .lines import Lines
 
@@ -361,19 +362,11 @@ def _close(files: list[Any]) -> None:
 
 
 def _close_at_the_end(request: Any, copies: list[Any], form: Any) -> None:
-    responses = []
+    def close(is_streamed: bool) -> None:
+        if not is_streamed:
+            _close([*copies, *_files(form)])
 
-    def note(request: Any, response: Any) -> None:
-        responses.append(response)
-
-    def close(request: Any) -> None:
-        body = getattr(responses[-1], "app_iter", ()) if responses else ()
-        if not isinstance(body, (list, tuple)):
-            return
-        _close([*copies, *_files(form)])
-
-    request.add_response_callback(note)
-    request.add_finished_callback(close)
+    when_over(request, close)
 
 
 CUT = "The body of the request ended before its form did."

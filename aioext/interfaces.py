@@ -73,9 +73,6 @@ class IFiles(Interface):
     def entry(path):
         """The file as it is now; waits through the bridge."""
 
-    def content(path):
-        """The same, with the bytes of a small file."""
-
     def digest(path):
         """The hash of a file."""
 

@@ -38,6 +38,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from pyramid.threadlocal import get_current_request
 
 from . import bridge, greenlets, threadlocal, threads
+from .ending import when_over
 from .exceptions import ScopeError, explain
 
 __all__ = ["Pending"]
@@ -332,9 +333,7 @@ class _Pendings:
         self._all: list[Pending[Any]] = []
         self._is_over = False
         self._is_kept = False
-        self._are_used_still = False
-        request.add_response_callback(self._look)
-        request.add_finished_callback(self._finish)
+        when_over(request, self._finish)
 
     def append(self, pending: Pending[Any]) -> None:
         # One that was made by the body of a request that is over is the body's.
@@ -351,15 +350,12 @@ class _Pendings:
         if self._is_over:
             self._end()
 
-    def _look(self, request: Any, response: Any) -> None:
-        body = getattr(response, "app_iter", ())
-        self._are_used_still = type(body) not in (list, tuple)
-
-    def _finish(self, request: Any) -> None:
+    def _finish(self, is_streamed: bool) -> None:
         self._is_over = True
         if self._is_kept:
             return
-        if self._are_used_still:
+        if is_streamed:
+            # They end when nobody refers to them.
             self._all = []
         self._end()
 

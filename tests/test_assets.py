@@ -19,7 +19,7 @@ from aioext import wait
 from aioext.assets import asset as asset_module
 from aioext.assets import files
 from aioext.assets.asset import Asset, locate
-from aioext.assets.files import SMALL, Entry, Files, open_file
+from aioext.assets.files import SMALL, Files, open_file
 from aioext.executor import THREAD_NAME
 
 LONG_AGO = 1_000_000_000
@@ -87,14 +87,14 @@ def test_the_etag_changes_with_the_time_and_the_size(tmp_path):
 def test_a_small_file_is_read_once(tmp_path, settled):
     kept = Files()
     path = write(tmp_path / "a.txt", "abc")
-    first, body = kept.content(path)
+    first, body = kept.load(path)
     assert body == first.body == b"abc"
     assert kept.peek(path) is first
-    assert kept.content(path) == (first, b"abc")
+    assert kept.load(path) == (first, b"abc")
 
 
 def test_a_large_file_is_not_read(tmp_path):
-    entry, body = Files().content(write(tmp_path / "a.bin", bytes(SMALL + 1)))
+    entry, body = Files().load(write(tmp_path / "a.bin", bytes(SMALL + 1)))
     assert (entry.size, body, entry.body) == (SMALL + 1, None, None)
 
 
@@ -111,15 +111,15 @@ def test_a_look_holds_for_a_while(tmp_path, settled):
 def test_a_file_that_has_changed_is_read_again(tmp_path, settled):
     kept = Files(fresh=0)
     path = write(tmp_path / "a.txt", "abc")
-    assert kept.content(path)[1] == b"abc"
+    assert kept.load(path)[1] == b"abc"
     write(tmp_path / "a.txt", "abcdef")
-    assert kept.content(path)[1] == b"abcdef"
+    assert kept.load(path)[1] == b"abcdef"
 
 
 def test_a_file_that_has_not_changed_is_not_read_again(tmp_path, settled):
     kept = Files(fresh=0)
     path = write(tmp_path / "a.txt", "abc")
-    assert kept.content(path)[1] is kept.content(path)[1]
+    assert kept.load(path)[1] is kept.load(path)[1]
 
 
 def test_a_change_within_a_tick_of_the_clock_is_seen(tmp_path):
@@ -128,13 +128,13 @@ def test_a_change_within_a_tick_of_the_clock_is_seen(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("abc")
     status = path.stat()
-    assert kept.content(str(path))[1] == b"abc"
+    assert kept.load(str(path))[1] == b"abc"
     entry = kept.look(str(path))
     with open(path, "r+b") as file:
         file.write(b"xyz")
     entry._stamp = files._stamp(path.stat())
     assert status.st_size == path.stat().st_size
-    assert kept.content(str(path))[1] == b"xyz"
+    assert kept.load(str(path))[1] == b"xyz"
 
 
 def test_whoever_asks_while_another_looks_has_what_was_known(tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_the_memory_is_bounded(tmp_path):
     kept = Files(memory=250)
     paths = [write(tmp_path / str(number), b"x" * 100) for number in range(5)]
     for path in paths:
-        assert kept.content(path)[1] == b"x" * 100
+        assert kept.load(path)[1] == b"x" * 100
     held = [kept.entry(path) for path in paths if kept.entry(path).body is not None]
     assert len(held) == 2
     assert kept._used == sum(len(entry.body) for entry in held)
@@ -167,15 +167,15 @@ def test_the_memory_is_bounded(tmp_path):
 def test_what_is_asked_for_again_and_again_stays(tmp_path):
     kept = Files(memory=250)
     hot = write(tmp_path / "hot", b"h" * 100)
-    kept.content(hot)
+    kept.load(hot)
     for number in range(10):
-        kept.content(write(tmp_path / str(number), b"x" * 100))
+        kept.load(write(tmp_path / str(number), b"x" * 100))
         assert kept.peek(hot).body is not None
 
 
 def test_a_file_that_does_not_fit_is_given_and_not_kept(tmp_path):
     kept = Files(memory=0)
-    entry, body = kept.content(write(tmp_path / "a.txt", "abc"))
+    entry, body = kept.load(write(tmp_path / "a.txt", "abc"))
     assert (body, entry.body, kept._used) == (b"abc", None, 0)
 
 
@@ -183,7 +183,7 @@ def test_the_number_of_entries_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_ENTRIES", 3)
     kept = Files()
     for number in range(10):
-        kept.content(write(tmp_path / str(number), b"x"))
+        kept.load(write(tmp_path / str(number), b"x"))
     assert len(kept._entries) == 3
     assert (len(kept._bodies), kept._used) == (3, 3)
 
@@ -191,10 +191,10 @@ def test_the_number_of_entries_is_bounded(tmp_path, monkeypatch):
 def test_what_has_gone_is_forgotten(tmp_path):
     kept = Files(fresh=0)
     path = write(tmp_path / "a.txt", "abc")
-    entry, _ = kept.content(path)
+    entry, _ = kept.load(path)
     os.unlink(path)
     with pytest.raises(FileNotFoundError):
-        kept.content(path)
+        kept.load(path)
     assert (kept._entries, kept._bodies, kept._used) == ({}, {}, 0)
     assert entry.body is None
 
@@ -209,10 +209,10 @@ def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "open_file", open_half)
     with pytest.raises(OSError, match="being written"):
-        Files().content(path)
+        Files().load(path)
 
 
-@pytest.mark.parametrize("method", ["content", "digest"])
+@pytest.mark.parametrize("method", ["load", "digest"])
 def test_a_file_that_is_written_while_it_is_read(
     tmp_path, monkeypatch, settled, method
 ):
@@ -250,8 +250,8 @@ def test_a_file_that_is_written_while_it_is_read(
     # As if the look had come between the two.
     entry._stamp = files._stamp(os.stat(path))
     assert getattr(kept, method)(path) != first
-    if method == "content":
-        assert kept.content(path)[1] == b"nnn"
+    if method == "load":
+        assert kept.load(path)[1] == b"nnn"
     else:
         assert kept.digest(path) == hashlib.sha256(b"n" * size).hexdigest()
 
@@ -267,7 +267,7 @@ def test_what_is_no_file(tmp_path, kind):
         path += "\0"
     elif kind == "long":
         path += "a" * 5000
-    for ask in (Files().entry, Files().content, Files().digest, open_file):
+    for ask in (Files().entry, Files().load, Files().digest, open_file):
         with pytest.raises((OSError, ValueError)):
             ask(path)
 
@@ -280,7 +280,7 @@ def test_it_is_read_by_many_threads_at_once(tmp_path):
     def read():
         for _ in range(50):
             for number, path in enumerate(paths):
-                entry, body = kept.content(path)
+                entry, body = kept.load(path)
                 if body != str(number).encode() * 50 or entry.path != path:
                     wrong.append(path)
 
@@ -304,7 +304,7 @@ def test_a_child_process_does_not_wait_for_a_thread_that_it_does_not_have(script
         kept._lock.acquire()
         child = os.fork()
         if not child:
-            kept.content(os.__file__)
+            kept.load(os.__file__)
             os._exit(0)
         print(os.waitpid(child, 0)[1])
         """
@@ -538,13 +538,6 @@ def test_settings_that_are_not_allowed(name, value):
         make(text, **{key: value}).commit()
     allowed = {"memory": "0 for none", "symlinks": "one of inside, any"}
     assert allowed[name] in str(caught.value)
-
-
-def test_without_a_request_the_files_are_those_of_the_process(tmp_path):
-    path = write(tmp_path / "a.txt", "abc")
-    assert isinstance(files.entry(path), Entry)
-    assert files.current_files().peek(path) is files.entry(path)
-    assert len(files.digest(path)) == 64
 
 
 # Built files ------------------------------------------------------------------

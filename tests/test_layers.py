@@ -52,6 +52,7 @@ INTEGRATION = {
     "aioext.config",
     "aioext.cornice",
     "aioext.debugtoolbar",
+    "aioext.ending",
     "aioext.events",
     "aioext.eventsource",
     "aioext.executor",

@@ -37,11 +37,9 @@ import stat
 import threading
 import time
 import weakref
-from email.utils import formatdate
 from typing import IO, Any
 
-from pyramid.threadlocal import get_current_registry
-
+from ..conditional import format_date
 from ..executor import current_executor
 from ..interfaces import IFiles
 
@@ -49,9 +47,6 @@ __all__ = [
     "SMALL",
     "Entry",
     "Files",
-    "current_files",
-    "digest",
-    "entry",
     "files_of",
     "open_file",
 ]
@@ -106,7 +101,7 @@ class Entry:
         self.size = status.st_size
         self.mtime_ns = status.st_mtime_ns
         self.etag = f'"{self.mtime_ns:x}-{self.size:x}"'
-        self.last_modified = formatdate(self.mtime_ns // 10**9, usegmt=True)
+        self.last_modified = format_date(self.mtime)
         self.body: bytes | None = None
         self.digest: str | None = None
         self._stamp = _stamp(status)
@@ -237,19 +232,6 @@ class Files:
             entry = current_executor().call(self.look, path)
         return entry
 
-    def content(self, path: str) -> tuple[Entry, bytes | None]:
-        """The file as it is now, and its bytes; None: it is too large for that.
-
-        Cancellation: as of :meth:`entry`.
-        """
-        entry = self.peek(path)
-        if entry is not None:
-            body = entry.body
-            if body is not None or not entry.is_small:
-                return entry, body
-        self._claim(path)
-        return current_executor().call(self.load, path)
-
     def digest(self, path: str) -> str:
         """SHA-256 of the file in hexadecimal; waits through the bridge if need be."""
         entry = self.peek(path)
@@ -282,7 +264,7 @@ class Files:
         return entry
 
     def load(self, path: str) -> tuple[Entry, bytes | None]:
-        """Look at the file now, and read it, as :meth:`content` gives it. Blocks."""
+        """Look at the file now, and read it; None: it is too large for that. Blocks."""
         entry = self.look(path)
         body = entry.body
         if body is None and entry.is_small:
@@ -401,18 +383,3 @@ _default = Files()
 def files_of(registry: Any) -> Files:
     """Those of the application with that registry; otherwise of this process."""
     return registry.queryUtility(IFiles, default=_default)
-
-
-def current_files() -> Files:
-    """Those of the application whose request is under way; or else of this process."""
-    return files_of(get_current_registry())
-
-
-def entry(path: str) -> Entry:
-    """:meth:`Files.entry` of the application whose request is under way."""
-    return current_files().entry(path)
-
-
-def digest(path: str) -> str:
-    """:meth:`Files.digest` of the application whose request is under way."""
-    return current_files().digest(path)

@@ -25,6 +25,7 @@ import contextvars
 from typing import Any, Protocol
 
 from .. import bridge
+from ..ending import when_over
 
 __all__ = ["Unsent"]
 
@@ -50,7 +51,6 @@ class Unsent:
         loop: on which it runs.
     """
 
-    _is_answered = False
     _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
@@ -60,8 +60,7 @@ class Unsent:
 
     def follow(self, request: Any) -> None:
         """Notice how the request ends, whose response has the body."""
-        request.add_response_callback(self._note)
-        request.add_finished_callback(self._request_ended)
+        when_over(request, self._request_ended)
 
     def settle(self) -> None:
         """Somebody has asked for the body, or has closed it; on the loop."""
@@ -70,13 +69,9 @@ class Unsent:
             self._timer.cancel()
             self._timer = None
 
-    def _note(self, request: Any, response: Any) -> None:
-        whole = getattr(response, "app_iter", None)
-        self._is_answered = not isinstance(whole, (list, tuple))
-
-    def _request_ended(self, request: Any) -> None:
+    def _request_ended(self, is_streamed: bool) -> None:
         body = self._body
-        if body is not None and not self._is_answered:
+        if body is not None and not is_streamed:
             bridge.wait(body.aclose())
         elif body is not None:
             # A loop that is closed has cancelled its Tasks.
