@@ -14,6 +14,7 @@ import pytest
 from asgi import Client
 from pyramid.config import Configurator
 from pyramid.response import Response
+from pyramid.tweens import EXCVIEW
 from servers import COMMANDS, WORKER, Server, running
 from webtest import TestApp
 
@@ -343,6 +344,42 @@ def test_a_response_that_is_thrown_away_has_the_file_closed(directory):
     assert ask(make(view, handle))[2] == b"recovered"
     gc.collect()
     assert opened(directory) == []
+
+
+@pytest.mark.parametrize("path", ["/", "/static/large.bin"])
+@pytest.mark.parametrize("end", ["an error", "another response"])
+def test_a_response_that_gets_lost_has_the_file_closed(
+    directory, monkeypatch, path, end
+):
+    def lose(handler, registry):
+        def tween(request):
+            # The error refers to this frame, and the request to the error.
+            request.lost = handler(request)
+            assert opened(directory)
+            if end == "an error":
+                raise LookupError
+            return Response("another")
+
+        return tween
+
+    def configure(config):
+        config.include("aioext.assets")
+        config.add_tween(f"{__name__}.lose", under=EXCVIEW)
+        config.add_static_view("static", "sent:")
+        config.add_exception_view(
+            lambda request: Response("recovered"), context=LookupError
+        )
+
+    monkeypatch.setitem(globals(), "lose", lose)
+    app = make(sending(directory / "large.bin"), configure)
+    client = Client(path)
+    gc.disable()
+    try:
+        asyncio.run(client.call(Gateway(app)))
+        assert client.body in (b"recovered", b"another")
+        assert opened(directory) == []
+    finally:
+        gc.enable()
 
 
 def test_a_slow_client_holds_a_block_and_no_thread(directory, run):

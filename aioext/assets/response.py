@@ -39,11 +39,12 @@ from pyramid.threadlocal import get_current_registry
 
 from .. import conditional
 from ..body import FileBody, FileWrapper
+from ..ending import when_over
 from ..executor import current_executor
 from .files import Entry, Files, files_of, open_file
 from .spec import ensure_built, locate
 
-__all__ = ["FileResponse", "guess_type", "open_body"]
+__all__ = ["FileResponse", "close_unsent", "guess_type", "open_body"]
 
 DEFAULT_TYPE = "application/octet-stream"
 
@@ -80,6 +81,8 @@ class FileResponse(Response):
         if content_type is None:
             content_type, content_encoding = guess_type(path)
         entry, body = _begin(path, request)
+        if request is not None:
+            close_unsent(body, request)
         super().__init__(
             content_type=content_type, content_encoding=content_encoding, app_iter=body
         )
@@ -99,6 +102,16 @@ class _Asked:
     # What is looked at of a request.
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
+
+
+def close_unsent(body: Any, request: Any) -> None:
+    """Close a body at the end of its request, if no response has it then.
+
+    Its file would be open until the collector comes, where an error refers to it.
+    """
+    close = getattr(body, "close", None)
+    if close is not None:
+        when_over(request, lambda is_streamed: None if is_streamed else close())
 
 
 def guess_type(path: str) -> tuple[str, str | None]:

@@ -60,7 +60,7 @@ from ..executor import current_executor
 from ..interfaces import ISettings, IShortcuts, IVersions
 from .files import Entry, files_of
 from .inside import leads_inside, open_inside, root_around
-from .response import guess_type, open_body
+from .response import close_unsent, guess_type, open_body
 from .shortcut import Answer, Shortcuts, is_public
 from .spec import AFTER_SETTINGS, built_asset, ensure_built, register_files
 from .versions import root_of
@@ -364,6 +364,7 @@ class _Directory:
             response.headers["Last-Modified"] = entry.last_modified
             response.headers["ETag"] = entry.etag_of(variant.encoding)
         conditional.apply(request, response)
+        close_unsent(response.app_iter, request)
         return response
 
     def _open(self, request: Any, variant: _Variant) -> tuple[Entry, Iterable[bytes]]:
