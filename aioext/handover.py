@@ -2,7 +2,7 @@
 
 Such a body is an asynchronous iterator of the *request's Task*, which sends what
 *another Task* makes: events (:mod:`aioext.eventsource.stream`), items
-(:mod:`aioext.renderers.streaming`), a page (:mod:`aioext.renderers.page`). The two wait
+(:mod:`aioext.renderers.items`), a page (:mod:`aioext.renderers.page`). The two wait
 for each other by :class:`Signal`; the other one has the request as Pyramid had it, by
 :class:`LentContext`; and who closes the body waits for its end, :func:`wait_for_end`.
 """

@@ -14,8 +14,9 @@ from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 
 from aioext import spawn_greenlet
-from aioext.assets import command, commands, css, js, sass_program, scss
-from aioext.assets.built import find
+from aioext.assets import command, css, js, scss
+from aioext.assets.built import commands, sass_program
+from aioext.assets.spec import built_asset as find
 from aioext.exceptions import BuildError
 
 pytest.importorskip("sass")

@@ -19,8 +19,9 @@ from pyramid.exceptions import ConfigurationConflictError, ConfigurationError
 
 import aioext
 from aioext import ScopeError, spawn_greenlet
-from aioext.assets import building, cache, commands
-from aioext.assets.built import find
+from aioext.assets.built import asset as building
+from aioext.assets.built import cache, commands
+from aioext.assets.spec import built_asset as find
 from aioext.events import AppStopping
 from aioext.exceptions import BuildError
 from aioext.executor import Executor
@@ -367,7 +368,7 @@ PROGRAM = """
 import os, sys, threading, time
 from pathlib import Path
 from pyramid.config import Configurator
-from aioext.assets.built import find
+from aioext.assets.spec import built_asset as find
 
 begun = threading.Event()
 place = Path({place!r})
@@ -486,7 +487,7 @@ def test_a_process_that_is_forked_builds_for_itself(script, place):
         import os, sys, threading
         from pathlib import Path
         from pyramid.config import Configurator
-        from aioext.assets.built import find
+        from aioext.assets.spec import built_asset as find
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_built_assets import wait_for_lock
 
@@ -525,9 +526,9 @@ def test_the_end_of_the_process_ends_its_commands(place):
     program = f"""
     import threading
     from pathlib import Path
-    from aioext.assets import building, commands
+    from aioext.assets.built import commands
     from pyramid.config import Configurator
-    from aioext.assets.built import find
+    from aioext.assets.spec import built_asset as find
 
     config = Configurator(settings={{"aioext.assets.cache_dir": {str(place)!r}}})
     config.include("aioext")

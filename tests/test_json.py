@@ -29,9 +29,10 @@ from aioext import spawn_greenlet, wait
 from aioext.exceptions import ScopeError
 from aioext.gateway import Gateway
 from aioext.hooks.values import is_own
-from aioext.renderers import JSONRenderer, streaming, unsent
+from aioext.renderers import JSONRenderer, unsent
+from aioext.renderers import items as module
+from aioext.renderers.items import LIMIT
 from aioext.renderers.json import json_lines
-from aioext.renderers.streaming import LIMIT
 
 APPS = Path(__file__).parent / "apps"
 MODES = ["executor", "inline", "request"]
@@ -967,8 +968,8 @@ def test_a_stream_that_nobody_closes_ends_with_its_loop(caplog):
             closed.append(True)
 
     async def main():
-        form = streaming.Array(lambda item: b"1")
-        return await spawn_greenlet(streaming.stream, items(), form, None)
+        form = module.Array(lambda item: b"1")
+        return await spawn_greenlet(module.stream, items(), form, None)
 
     body = asyncio.run(main())
     assert closed == [True]
@@ -993,8 +994,8 @@ def test_in_a_coroutine_of_ones_own_there_is_no_bridge(run):
 
 
 async def body_of(items):
-    form = streaming.Array(lambda item: json.dumps(item).encode())
-    return await spawn_greenlet(streaming.stream, items, form, None)
+    form = module.Array(lambda item: json.dumps(item).encode())
+    return await spawn_greenlet(module.stream, items, form, None)
 
 
 def test_an_error_that_was_told_is_not_raised_again_by_closing(run):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .asset import Asset
-from .builders import command, css, js, scss
+from .built.builders import command, css, js, scss
 from .response import FileResponse
 from .versions import HashCacheBuster, MtimeCacheBuster
 

@@ -3,7 +3,8 @@
 The parts stand beside each other, and each may be included alone: several formats of
 one view (:mod:`~aioext.renderers.formats`), routes with extensions
 (:mod:`~aioext.renderers.routes`), JSON (:mod:`~aioext.renderers.json`), templates
-(:mod:`~aioext.renderers.html`), ETags (:mod:`~aioext.renderers.etag`).
+(:mod:`~aioext.renderers.html`, :mod:`~aioext.renderers.templates`), ETags
+(:mod:`~aioext.renderers.etag`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .json import JSONRenderer
 
 __all__ = ["JSONRenderer", "includeme"]
 
-PARTS = ("json", "adapters", "html", "stream", "formats", "routes", "etag")
+PARTS = ("json", "adapters", "html", "templates", "formats", "routes", "etag")
 
 
 def includeme(config: Any) -> None:

@@ -23,8 +23,8 @@ from ..body import FileWrapper
 from ..exceptions import explain
 from ..hooks.derivers import renders
 from ..interfaces import ISettings
+from .items import Array, is_stream, stream
 from .json import dumps_for
-from .streaming import Array, is_stream, stream
 
 __all__ = ["includeme", "plain_contents"]
 

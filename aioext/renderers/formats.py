@@ -41,7 +41,7 @@ from .exposure import Expose, exposed_by, only_text
 from .html import place_in
 from .negotiation import choose, media_type
 from .routes import extension_of
-from .stream import Rendering
+from .templates import Rendering
 
 __all__ = ["formats_view", "includeme"]
 

@@ -6,7 +6,7 @@ awaited; by collecting it, if it is an asynchronous iterable; by
 :func:`aioext.renderers.encoding.plain`.
 
 A view's value that gives its items one after the other is not collected, but becomes
-a body: :mod:`aioext.renderers.streaming`.
+a body: :mod:`aioext.renderers.items`.
 
 The include puts its renderer in the place of Pyramid's own only. One that the
 application, or an add-on, has registered as ``json`` is left there. Adapters that
@@ -36,7 +36,7 @@ from ..exceptions import explain
 from ..hooks.values import is_coroutine, settle
 from ..interfaces import ISettings
 from . import encoding
-from .streaming import Array, Lines, is_stream, stream
+from .items import Array, Lines, is_stream, stream
 
 __all__ = ["JSONRenderer", "dumps_for", "includeme", "json_lines"]
 

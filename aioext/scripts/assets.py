@@ -24,7 +24,7 @@ from pyramid.config import global_registries
 from pyramid.exceptions import ConfigurationError
 from pyramid.paster import get_app, setup_logging
 
-from ..assets.building import BuiltAsset
+from ..assets.built.asset import BuiltAsset
 from ..exceptions import BuildError
 from ..interfaces import IBuiltAssets
 

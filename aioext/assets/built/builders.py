@@ -23,7 +23,7 @@ from typing import Any
 
 from pyramid.exceptions import ConfigurationError
 
-from ..exceptions import BuildError, explain
+from ...exceptions import BuildError, explain
 from . import commands
 from .sources import locate
 

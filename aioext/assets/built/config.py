@@ -1,6 +1,6 @@
 """Files that are built from others: ``config.add_built_asset``; see :doc:`/built`.
 
-:mod:`.building` says who builds them, and when; :mod:`.builders` has ready-made
+:mod:`.asset` says who builds them, and when; :mod:`.builders` has ready-made
 builders.
 """
 
@@ -17,17 +17,17 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.settings import asbool
 from zope.interface import implementer
 
-from .. import threadlocal
-from ..events import AppStopping
-from ..exceptions import explain
-from ..executor import current_executor
-from ..interfaces import IBuiltAssets, ISettings
+from ... import threadlocal
+from ...events import AppStopping
+from ...exceptions import explain
+from ...executor import current_executor
+from ...interfaces import IBuiltAssets, ISettings
 from . import builders
 from . import sources as files
-from .building import BuiltAsset
+from .asset import BuiltAsset
 from .cache import default_directory
 
-__all__ = ["BuiltAsset", "BuiltAssets", "add_built_asset", "find"]
+__all__ = ["BuiltAsset", "BuiltAssets", "add_built_asset", "includeme"]
 
 ANCHOR = "built-assets"
 
@@ -42,19 +42,6 @@ def includeme(config: Any) -> None:
 
 def _stop(event: AppStopping) -> None:
     event.registry.getUtility(IBuiltAssets).stop()
-
-
-def find(registry: Any, spec: str) -> BuiltAsset | None:
-    """What is built under an asset specification, or an absolute path; None: nothing.
-
-    What an application has overridden by a file is not built. May look at the disk.
-
-    Args:
-        registry: of the application.
-        spec: absolute.
-    """
-    assets = registry.queryUtility(IBuiltAssets)
-    return None if assets is None else assets.find(spec)
 
 
 def add_built_asset(

@@ -48,10 +48,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from .. import threadlocal
-from ..bridge import wait
-from ..exceptions import BuildError
-from ..executor import current_executor
+from ... import threadlocal
+from ...bridge import wait
+from ...exceptions import BuildError
+from ...executor import current_executor
 from . import commands
 from . import sources as files
 from .cache import Slot, State, states

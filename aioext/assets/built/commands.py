@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO
 
-from ..exceptions import BuildError
+from ...exceptions import BuildError
 
 __all__ = ["end_all", "end_of", "run"]
 

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pyramid.path import AssetResolver
 from pyramid.registry import Registry
 
-from .. import threadlocal
+from ... import threadlocal
 
 __all__ = ["exists", "expand", "has_wildcard", "locate", "locate_original", "normalize"]
 
