@@ -23,7 +23,7 @@ from pyramid.renderers import (
 from pyramid.response import Response
 from pyramid.threadlocal import get_current_request
 from pyramid.tweens import EXCVIEW
-from servers import serve
+from servers import receive_until, serve
 
 from aioext import spawn_greenlet, wait
 from aioext.exceptions import ScopeError
@@ -1167,32 +1167,23 @@ def server(request):
         yield server
 
 
-def read_until(connection, expected):
-    received = b""
-    while expected not in received:
-        part = connection.recv(65536)
-        assert part, received
-        received += part
-    return received
-
-
 def test_a_server_sends_the_first_item_before_there_is_another(server):
     with server.connect() as connection, server.connect() as other:
         connection.sendall(b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        received = read_until(connection, b'{"number": 0}\n')
+        received = receive_until(connection, b'{"number": 0}\n')
         assert b"content-length" not in received.lower()
         other.sendall(b"GET /release HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        read_until(other, b"released")
-        read_until(connection, b'{"number": 1}\n')
+        receive_until(other, b"released")
+        receive_until(connection, b'{"number": 1}\n')
 
 
 def test_a_server_tells_the_items_that_the_client_has_left(server):
     with server.connect() as connection:
         connection.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        read_until(connection, b"[0")
+        receive_until(connection, b"[0")
     with server.connect() as other:
         other.sendall(b"GET /closed HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        read_until(other, b"closed")
+        receive_until(other, b"closed")
 
 
 def test_a_server_cuts_a_response_with_an_error_in_it(server):

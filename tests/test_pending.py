@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import functools
 import gc
 import logging
 import operator
@@ -12,6 +11,7 @@ import weakref
 import pytest
 from asgi import Client
 from asgi_websocket import InProcess
+from gate import Gate, on_a_loop
 from inprocess import answer, make_app
 from pyramid.response import Response
 from pyramid.threadlocal import get_current_request
@@ -26,27 +26,11 @@ from aioext.websocket import WebSocketResponse
 variable = contextvars.ContextVar("variable", default="unset")
 
 
-class Work:
-    """Something slow, which tells how far it is."""
-
-    def __init__(self, value="done"):
-        self.value = value
-        self.began = asyncio.Event()
-        self.may_end = asyncio.Event()
-        self.ended = asyncio.Event()
-        self.outcome = None
+class Work(Gate):
+    """Something slow, which is awaited as a coroutine."""
 
     async def __call__(self):
-        self.began.set()
-        try:
-            await self.may_end.wait()
-            self.outcome = "returned"
-            return self.value
-        except asyncio.CancelledError:
-            self.outcome = "cancelled"
-            raise
-        finally:
-            self.ended.set()
+        return await self.wait()
 
 
 async def give(value):
@@ -59,31 +43,17 @@ async def fail():
     raise LookupError("lost")
 
 
-def on_a_loop(test):
-    """Run a test that is a coroutine function."""
-
-    @functools.wraps(test)
-    def run(*args, **kwargs):
-        async def within():
-            async with asyncio.timeout(20):
-                await test(*args, **kwargs)
-
-        asyncio.run(within())
-
-    return run
-
-
 # Using it ---------------------------------------------------------------------
 
 
 @on_a_loop
 async def test_it_begins_at_once():
-    work = Work()
+    work = Work("done")
     pending = Pending(work())
-    await work.began.wait()
+    await work.reached.wait()
     assert not pending.is_done
     assert repr(pending) == "<Pending, under way>"
-    work.may_end.set()
+    work.opened.set()
     assert await pending == "done"
     assert pending.is_done
     assert repr(pending) == "<Pending, done>"
@@ -113,11 +83,11 @@ async def test_html_of_the_result_is_its_own():
 @on_a_loop
 async def test_synchronous_code_waits_for_it():
     for place in spawn_greenlet, lambda function: use_executor(function)():
-        work = Work()
+        work = Work("done")
         pending = Pending(work())
         using = asyncio.create_task(place(pending.result))
-        await work.began.wait()
-        work.may_end.set()
+        await work.reached.wait()
+        work.opened.set()
         assert await using == "done"
 
 
@@ -250,38 +220,38 @@ async def test_tasks_futures_and_others_can_be_pending():
 
 @on_a_loop
 async def test_who_waits_is_cancelled_alone():
-    work = Work()
+    work = Work("done")
     pending = Pending(work())
     waiting = asyncio.ensure_future(pending)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await pending
-    await work.began.wait()
+    await work.reached.wait()
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
-    work.may_end.set()
+    work.opened.set()
     assert await pending == "done"
 
 
 @on_a_loop
 async def test_a_timeout_leaves_it_alone():
-    work = Work()
+    work = Work("done")
     pending = Pending(work())
     for place in spawn_greenlet, lambda *args: use_executor(args[0])(*args[1:]):
         with pytest.raises(TimeoutError, match=r"no result after 0\.01 seconds"):
             await place(pending.result, 0.01)
-    work.may_end.set()
+    work.opened.set()
     assert await spawn_greenlet(pending.result, 10) == "done"
 
 
 @on_a_loop
 async def test_it_is_cancelled():
-    work = Work()
+    work = Work("done")
     pending = Pending(work())
-    await work.began.wait()
+    await work.reached.wait()
     assert pending.cancel()
-    await work.ended.wait()
+    await work.left.wait()
     assert work.outcome == "cancelled"
     with pytest.raises(asyncio.CancelledError):
         await pending
@@ -292,11 +262,11 @@ async def test_it_is_cancelled():
 
 @on_a_loop
 async def test_it_is_cancelled_by_a_thread():
-    work = Work()
+    work = Work("done")
     pending = Pending(work())
-    await work.began.wait()
+    await work.reached.wait()
     assert await use_executor(pending.cancel)()
-    await work.ended.wait()
+    await work.left.wait()
     assert work.outcome == "cancelled"
 
 
@@ -311,7 +281,7 @@ async def test_before_its_first_step_it_is_closed():
 
 @on_a_loop
 async def test_in_a_thread_it_is_cancelled_at_once():
-    work = Work()
+    work = Work("done")
 
     def in_thread():
         pending = Pending(work())
@@ -324,11 +294,11 @@ async def test_in_a_thread_it_is_cancelled_at_once():
 
 @on_a_loop
 async def test_without_a_request_it_ends_when_nobody_refers_to_it():
-    work = Work()
+    work = Work("done")
     pending = Pending(work())
-    await work.began.wait()
+    await work.reached.wait()
     del pending
-    await work.ended.wait()
+    await work.left.wait()
     assert work.outcome == "cancelled"
 
 
@@ -384,7 +354,7 @@ def test_a_loop_that_ends_ends_it():
     work = []
 
     async def main():
-        work.append(Work())
+        work.append(Work("done"))
         return Pending(work[0]())
 
     pending = asyncio.run(main())
@@ -443,12 +413,12 @@ def test_a_view_uses_it_on_a_plain_server():
 @pytest.mark.parametrize("end", ["response", "error"])
 @on_a_loop
 async def test_it_ends_with_its_request(mode, end):
-    work = Work()
+    work = Work("done")
 
     def view(request):
         # Nobody refers to it but the request.
         Pending(work())
-        wait(work.began.wait())
+        wait(work.reached.wait())
         if end == "error":
             raise KeyError(end)
         return Response(end)
@@ -461,30 +431,30 @@ async def test_it_ends_with_its_request(mode, end):
     else:
         await client.call(app)
         assert client.body == b"response"
-    await work.ended.wait()
+    await work.left.wait()
     assert work.outcome == "cancelled"
 
 
 @on_a_loop
 async def test_it_ends_with_a_request_that_is_cancelled():
-    work = Work()
+    work = Work("done")
 
     async def view(request):
         await Pending(work())
 
     client = Client("/view")
     task = client.start(served(view))
-    await work.began.wait()
+    await work.reached.wait()
     client.leave()
-    await work.ended.wait()
+    await work.left.wait()
     await asyncio.wait([task])
     assert work.outcome == "cancelled"
 
 
-@pytest.mark.parametrize("outcome", ["returned", "cancelled"])
+@pytest.mark.parametrize("outcome", ["passed", "cancelled"])
 @on_a_loop
 async def test_a_streamed_body_uses_it_still(outcome):
-    work, unused = Work(b"late"), Work()
+    work, unused = Work(b"late"), Work("done")
 
     async def view(request):
         pendings = Pending(work()), Pending(unused())
@@ -498,16 +468,16 @@ async def test_a_streamed_body_uses_it_still(outcome):
     client = Client("/view")
     task = client.start(served(view))
     await client.until_body(b"early ")
-    assert work.began.is_set()
-    if outcome == "returned":
-        work.may_end.set()
+    assert work.reached.is_set()
+    if outcome == "passed":
+        work.opened.set()
     else:
         client.leave()
     await asyncio.wait([task])
-    await work.ended.wait()
-    await unused.ended.wait()
+    await work.left.wait()
+    await unused.left.wait()
     assert (work.outcome, unused.outcome) == (outcome, "cancelled")
-    if outcome == "returned":
+    if outcome == "passed":
         assert client.body == b"early late"
 
 
@@ -567,22 +537,22 @@ async def test_a_body_that_goes_on_keeps_none(view):
 
 @on_a_loop
 async def test_a_websocket_keeps_none():
-    seen, unused = Seen(), Work()
+    seen, unused = Seen(), Work("done")
 
     async def handler(ws):
         for _ in range(4):
             await seen()
         pending = Pending(unused())
-        await unused.began.wait()
+        await unused.reached.wait()
         del pending
-        await unused.ended.wait()
+        await unused.left.wait()
 
     def configure(config):
         config.add_view(lambda request: WebSocketResponse(handler))
 
     with InProcess(make_app(configure)) as server:
         async with server.connect("/"):
-            await unused.ended.wait()
+            await unused.left.wait()
     assert unused.outcome == "cancelled"
     assert seen.counts == [0, 0, 0, 0]
 
@@ -605,9 +575,9 @@ async def test_overlapping_requests_have_their_own(order):
     clients = [Client("/view", query_string=b"number=%d" % n) for n in range(2)]
     tasks = [client.start(app) for client in clients]
     for work in works:
-        await work.began.wait()
+        await work.reached.wait()
     for number in order:
-        works[number].may_end.set()
+        works[number].opened.set()
         await asyncio.wait([tasks[number]])
     assert [client.body for client in clients] == [b"first", b"second"]
 
@@ -615,7 +585,7 @@ async def test_overlapping_requests_have_their_own(order):
 def test_nothing_is_logged(caplog):
     def view(request):
         Pending(fail())
-        Pending(Work()())
+        Pending(Work("done")())
         return Response("quiet")
 
     with caplog.at_level(logging.DEBUG):
