@@ -130,14 +130,10 @@ class Gateway:
             )
             if exchange.is_guarded and exchange.was_ended_early:
                 await exchange.drop(body)
-            elif type(body) is AsyncBody:
-                await greenlets.stepped(exchange.stream(body))
-            elif type(body) is Passage:
-                passage = body
-            elif type(body) is FileBody:
-                await exchange.send_file(body)
-            elif body is not None:
+            elif type(body) is list or type(body) is tuple:
                 await exchange.finish(body)
+            elif body is not None:
+                passage = await exchange.deliver(body)
         except ClientDisconnected as error:
             # What was open where it waited, a file for its body say, ends now, and not
             # when this error, which is in a cycle of Pyramid's, is collected.
@@ -225,6 +221,16 @@ class Exchange(Guarded):
             close = getattr(body, "close", None)
             if close is not None:
                 close()
+
+    async def deliver(self, body: Any) -> Passage | None:
+        """Send a body that is not there as a list; a :class:`Passage` is given back."""
+        if type(body) is Passage:
+            return body
+        if type(body) is AsyncBody:
+            await greenlets.stepped(self.stream(body))
+        else:
+            await self.send_file(body)
+        return None
 
     async def stream(self, body: AsyncBody) -> None:
         """Send an asynchronous body, each chunk when it is there."""
