@@ -120,7 +120,7 @@ class IShortcuts(Interface):
     def find(environ):
         """The WSGI application that answers a request; None: the router does."""
 
-    def learn(request, finder):
+    def learn(request, make_finder):
         """Remember what finds the answer to requests like this one."""
 
 

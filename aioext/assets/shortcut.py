@@ -120,12 +120,13 @@ class Shortcuts:
             return None
         return finder(environ)
 
-    def learn(self, request: Any, finder: Finder) -> None:
-        """A static view has answered this request; ``finder`` answers the next ones.
+    def learn(self, request: Any, make_finder: Callable[[], Finder]) -> None:
+        """A static view has answered this request, and could answer the next ones.
 
         Args:
             request: on its way through the router.
-            finder: gives the answer to an environ, or None.
+            make_finder: is called if they may be answered here; makes what gives the
+                answer to an environ, or None.
         """
         if self._is_open is None:
             self._is_open = _is_open(self._registry)
@@ -137,7 +138,7 @@ class Shortcuts:
             return
         if len(self._known) >= MAX_PATHS:
             self._known.clear()
-        self._known[path] = finder if self._leads_to(request) else None
+        self._known[path] = make_finder() if self._leads_to(request) else None
 
     def _leads_to(self, request: Any) -> bool:
         route = getattr(request, "matched_route", None)
@@ -168,12 +169,12 @@ def _is_open(registry: Any) -> bool:
     )
 
 
-# Not by introspection: an add-on may switch that off, or register utilities itself.
-
-
 def _may_have_body(environ: dict[str, Any]) -> bool:
     # It is counted elsewhere.
     return bool(environ.get("CONTENT_LENGTH")) or "HTTP_TRANSFER_ENCODING" in environ
+
+
+# Not by introspection: an add-on may switch that off, or register utilities itself.
 
 
 def _has_no_derivers(registry: Any) -> bool:

@@ -77,7 +77,6 @@ REMEMBERED_LENGTH = 256
 
 Headers = list[tuple[str, str]]
 
-METHODS = ("GET", "HEAD")
 IF_NONE_MATCH = "HTTP_IF_NONE_MATCH"
 AUTHORIZATION = "HTTP_AUTHORIZATION"
 OK = "200 OK"
@@ -258,8 +257,7 @@ class _Directory:
         if answer is None:
             return self._respond_slowly(request, plain, variant, asked)
         if self._shortcuts is not None and not found.is_directory:
-            finder = functools.partial(self._find_answer, path, self._split(path, {}))
-            self._shortcuts.learn(request, finder)
+            self._shortcuts.learn(request, lambda: self._finder_of(path))
         return Response(
             status=answer.status, headerlist=answer.headers, app_iter=answer.body
         )
@@ -278,6 +276,9 @@ class _Directory:
 
     def _is_stale(self, found: _Found) -> bool:
         return time.monotonic() - found.since >= self._fresh
+
+    def _finder_of(self, path: tuple[str, ...]) -> Any:
+        return functools.partial(self._find_answer, path, self._split(path, {}))
 
     def _find_answer(
         self,
@@ -308,7 +309,7 @@ class _Directory:
     ) -> Answer | None:
         entry = variant.entry
         method, body = environ["REQUEST_METHOD"], entry.body
-        if method not in METHODS or _has_conditions(environ):
+        if method not in conditional.METHODS or _has_conditions(environ):
             return None
         caching = variant.caching
         if asked is not None or caching is None or AUTHORIZATION in environ:
