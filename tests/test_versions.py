@@ -590,7 +590,7 @@ def test_a_place_that_is_none(package, method):
     config.include("aioext.assets")
     request = request_for(config)
     with pytest.raises(ValueError, match=r"place='header'.*\n.*#versions"):
-        method(request)("/static/a.js", place="header")
+        method(request, "/static/a.js", place="header")
 
 
 def test_an_application_without_routes():

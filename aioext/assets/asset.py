@@ -21,12 +21,12 @@ T = TypeVar("T")
 def includeme(config: Any) -> None:
     """Add ``request.asset``, and the files in memory."""
     config.action(None, register_files, (config.registry,), order=AFTER_SETTINGS)
-    add_request_attribute(config, asset)
+    add_request_attribute(config, asset, method=True)
 
 
-def asset(request: Any) -> Callable[[str], Asset]:
+def asset(request: Any, spec: str) -> Asset:
     """``request.asset(spec)``: an :class:`Asset`."""
-    return lambda spec: Asset(spec, request)
+    return Asset(spec, request)
 
 
 class Asset:

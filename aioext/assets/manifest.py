@@ -16,7 +16,6 @@ import html
 import logging
 import os
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from pyramid.exceptions import ConfigurationError
@@ -43,7 +42,7 @@ NAMES = (".vite/manifest.json", "manifest.json")
 def includeme(config: Any) -> None:
     """Add the directive and ``request.asset_tags``."""
     config.add_directive("add_asset_manifest", add_asset_manifest)
-    add_request_attribute(config, asset_tags)
+    add_request_attribute(config, asset_tags, method=True)
 
 
 def add_asset_manifest(
@@ -221,7 +220,7 @@ class Markup(str):
         return str(self)
 
 
-def asset_tags(request: Any) -> Any:
+def asset_tags(request: Any, entry: str, /, **attributes: Any) -> Markup:
     """``request.asset_tags(entry, **attributes)``: the tags that a page needs.
 
     The stylesheets of an entry and of what it imports, its script, and links that have
@@ -242,10 +241,6 @@ def asset_tags(request: Any) -> Any:
     With ``pyramid.reload_assets`` it waits through the bridge for a look at the
     manifest.
     """
-    return partial(_asset_tags, request)
-
-
-def _asset_tags(request: Any, entry: str, /, **attributes: Any) -> Markup:
     manifests = request.registry.getUtility(IVersions).manifests
     manifest, name = _find_manifest(manifests, entry)
     common = _attributes(attributes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -22,11 +21,11 @@ _SAFE = "/~!$&'()*+,;=:@"
 
 def includeme(config: Any) -> None:
     """Add the request's methods; ``config.include('aioext.assets')`` does so."""
-    add_request_attribute(config, static_version)
-    add_request_attribute(config, versioned_static_url)
+    add_request_attribute(config, static_version, method=True)
+    add_request_attribute(config, versioned_static_url, method=True)
 
 
-def static_version(request: Any) -> Any:
+def static_version(request: Any, path: str, place: str | None = None) -> str:
     """``request.static_version(path, place=None)``: a path with its file's version.
 
     It is for what is written by hand: ``request.static_version('/static/a.js')`` is
@@ -46,10 +45,24 @@ def static_version(request: Any) -> Any:
 
     Waits through the bridge for a look at the file, at most once a second.
     """
-    return partial(_static_version, request)
+    _check(place)
+    try:
+        parts = urlsplit(path)
+    except ValueError:
+        return path
+    if parts.scheme or parts.netloc or not path.startswith("/"):
+        return path
+    before = quote(request.script_name, safe=_SAFE)
+    versioned = _versioned(request, unquote(parts.path), parts.query, place)
+    if versioned is None:
+        return before + path
+    fragment = f"#{parts.fragment}" if parts.fragment else ""
+    return before + versioned + fragment
 
 
-def versioned_static_url(request: Any) -> Any:
+def versioned_static_url(
+    request: Any, spec: str, place: str | None = None, **kw: Any
+) -> str:
     """``request.versioned_static_url(spec, place=None, **kw)``: an address for ever.
 
     It is ``request.static_url(spec, **kw)``, with the version also where a static view
@@ -66,34 +79,12 @@ def versioned_static_url(request: Any) -> Any:
 
     Waits through the bridge for a look at the file, at most once a second.
     """
-    return partial(_versioned_static_url, request)
-
-
-def _versioned_static_url(
-    request: Any, spec: str, place: str | None = None, **kw: Any
-) -> str:
     registry = request.registry
     _check(place)
     if ":" not in spec and not os.path.isabs(spec):
         spec = f"{registry.package_name}:{spec}"
     kw[PLACE] = place or registry.getUtility(ISettings).assets_place
     return request.static_url(spec, **kw)
-
-
-def _static_version(request: Any, path: str, place: str | None = None) -> str:
-    _check(place)
-    try:
-        parts = urlsplit(path)
-    except ValueError:
-        return path
-    if parts.scheme or parts.netloc or not path.startswith("/"):
-        return path
-    before = quote(request.script_name, safe=_SAFE)
-    versioned = _versioned(request, unquote(parts.path), parts.query, place)
-    if versioned is None:
-        return before + path
-    fragment = f"#{parts.fragment}" if parts.fragment else ""
-    return before + versioned + fragment
 
 
 def _versioned(request: Any, path: str, query: str, place: str | None) -> str | None:

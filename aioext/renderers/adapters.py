@@ -25,6 +25,7 @@ from ..hooks.derivers import renders
 from ..interfaces import ISettings
 from .items import Array, is_stream, stream
 from .json import dumps_for
+from .media import set_type
 
 __all__ = ["includeme", "plain_contents"]
 
@@ -96,10 +97,8 @@ def _streamed(items: Any, request: Any) -> Any:
 
 
 def _response(request: Any, content_type: str) -> Any:
-    response = request.response
-    if response.content_type == response.default_content_type:
-        response.content_type = content_type
-    return response
+    set_type(request.response, content_type)
+    return request.response
 
 
 class _Contents:

@@ -39,6 +39,7 @@ from ..exceptions import explain
 from ..hooks.derivers import describe, renders
 from .exposure import Expose, exposed_by, only_text
 from .html import place_in
+from .media import set_type
 from .negotiation import choose, media_type
 from .routes import extension_of
 from .templates import Rendering
@@ -117,8 +118,7 @@ class _Format:
         helper = self.rendering.clone(self.helper)
         response = helper.render_view(request, value, view, context)
         # The renderer knows best, and the view: either may have set it.
-        if response.content_type == response.default_content_type:
-            response.content_type = self.media_type
+        set_type(response, self.media_type)
         return response
 
 

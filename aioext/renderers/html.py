@@ -29,7 +29,7 @@ from ..hooks.utilities import replace_utility
 from ..hooks.values import is_coroutine
 from ..interfaces import ISettings
 from ..pending import Pending
-from .media import TYPES
+from .media import TYPES, set_type
 
 __all__ = [
     "PLACES",
@@ -116,12 +116,9 @@ class TemplateRenderer:
 
     def prepare(self, system: Any) -> None:
         """Set the content type of the response."""
-        if self._content_type is None:
-            return
-        response = getattr(system.get("request"), "response", None)
-        default = getattr(response, "default_content_type", None)
-        if default is not None and response.content_type == default:
-            response.content_type = self._content_type
+        if self._content_type is not None:
+            response = getattr(system.get("request"), "response", None)
+            set_type(response, self._content_type)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.renderer, name)

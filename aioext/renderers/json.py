@@ -37,6 +37,7 @@ from ..hooks.values import is_coroutine, settle
 from ..interfaces import ISettings
 from . import encoding
 from .items import Array, Lines, is_stream, stream
+from .media import set_type
 
 __all__ = ["JSONRenderer", "dumps_for", "includeme", "json_lines"]
 
@@ -123,7 +124,8 @@ class JSONRenderer(JSON):
 
         def render_json(value: Any, system: Any) -> Any:
             request = system.get("request")
-            _set_content_type(request, "application/json")
+            if request is not None:
+                set_type(request.response, "application/json")
             if self._is_streamed(value, system):
                 return stream(value, Array(self.dumps_for(request)), request)
             text = self._dumps(value, request, self._uses_orjson(info))
@@ -191,13 +193,6 @@ def _is_streamed(value: Any, system: Any) -> bool:
         and is_stream(value)
         and system.get("view") is not None
     )
-
-
-def _set_content_type(request: Any, content_type: str) -> None:
-    if request is not None:
-        response = request.response
-        if response.content_type == response.default_content_type:
-            response.content_type = content_type
 
 
 class _Conversion:
@@ -303,7 +298,8 @@ def json_lines(info: Any) -> Callable[[Any, Any], Any]:
 
     def render_lines(value: Any, system: Any) -> Any:
         request = system.get("request")
-        _set_content_type(request, LINES)
+        if request is not None:
+            set_type(request.response, LINES)
         form = Lines(dumps_for(request, info.registry))
         if _can_be_awaited(value):
             value = settle(value)

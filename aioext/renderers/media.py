@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import mimetypes
+from typing import Any
 
-__all__ = ["TYPES"]
+__all__ = ["TYPES", "set_type"]
 
 # What Python's table has is not what feeds and scripts are sent as, or depends on its
 # version. The table is the one that comes with Python: that of the machine would have
@@ -28,3 +29,13 @@ TYPES = {
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
 }
+
+
+def set_type(response: Any, content_type: str) -> None:
+    """Have that be the type of a response, unless somebody has set another one.
+
+    Whatever has no type, a test's response for one, is left alone.
+    """
+    default = getattr(response, "default_content_type", None)
+    if default is not None and response.content_type == default:
+        response.content_type = content_type
